@@ -1,0 +1,359 @@
+"""Every knob: frozen pydantic models, one home each, a sentence of help under each field.
+
+Precedence: defaults < --scale preset < --config FILE.yaml < --section.key=value. Unknown names are refused.
+Library classes take plain keywords and never see this tree. No torch and no ray here, so `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlaif_ray.core import content_hash
+from rlaif_ray.errors import ConfigError, did_you_mean
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Data(Section):
+    """What every source shares."""
+
+    dataset: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    """Name of the folder in the lake; default: the source's type and a hash of its settings."""
+    start: dt.date | None = None
+    """First day kept."""
+    end: dt.date | None = None
+    """Last day kept; nothing after it enters any stage."""
+    latency_s: float = Field(default=0.0, ge=0)
+    """Seconds from a bar's end until it can be known; a decision on the bar is made then."""
+
+
+class FileData(Data):
+    """A folder, glob or file of CSV or Parquet tables."""
+
+    type: Literal["csv", "parquet"]
+    path: str
+    """Folder, glob or file. Columns are recognised in their usual spellings."""
+    symbol_pattern: str | None = None
+    """Regular expression with one group that finds the symbol in a file's name; default: the part that differs."""
+    names: tuple[str, ...] | None = None
+    """Keep these symbols only."""
+    stamp: Literal["auto", "start", "end", "date"] = "auto"
+    """What a time stamp marks: the start or end of its bar, or a calendar day; auto: date for daily, start for shorter bars."""
+    tz: str = "America/New_York"
+    """Zone of stamps that carry none."""
+    calendar: str = "XNYS"
+    """Exchange calendar that says when sessions close."""
+    adjustment: Literal["auto", "raw", "split_adjusted", "vendor_adjusted"] = "auto"
+    """What was done to the prices before we got them; auto looks at the split days."""
+
+
+class Sp500Data(Data):
+    """Adjusted closes of 20 S&P 500 stocks, 1990-2022, as shipped with skfolio: close only, vendor-adjusted."""
+
+    type: Literal["sp500"]
+
+
+class SyntheticData(Data):
+    """A market with a planted, known signal: every "it works" rests on it."""
+
+    type: Literal["synthetic"] = "synthetic"
+    n_symbols: int = Field(default=8, ge=2)
+    """Symbols."""
+    n_bars: int = Field(default=1500, ge=300)
+    """Bars a symbol."""
+    bar: Literal["1d", "15m", "1m"] = "1d"
+    """Bar size."""
+    seed: int = 0
+    """Seed of the market itself, apart from the run's seed."""
+    signal_strength: float = Field(default=1.0, ge=0)
+    """s: multiplies the planted signal; 0 is pure noise."""
+    drift: float = 0.0
+    """Mean simple return a bar, the same for each symbol."""
+
+
+DataConfig = Annotated[Union[FileData, Sp500Data, SyntheticData], Field(discriminator="type")]
+
+
+class Lake(Section):
+    uri: str = "lake"
+    """Folder or URI of the Delta tables; the trial ledger lies beside them."""
+
+
+class TTM(Section):
+    """Tiny Time Mixer, trained from random weights unless some are given."""
+
+    context: int = Field(default=128, ge=32)
+    """Bars of history a window."""
+    steps: int = Field(default=2000, ge=1)
+    """Optimiser steps for the first window of a fold; later windows go on from it with `refit_steps`."""
+    refit_steps: int = Field(default=500, ge=1)
+    """Optimiser steps for each later, longer window."""
+    batch: int = Field(default=128, ge=1)
+    """Windows a step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """AdamW, one cycle."""
+    weights: str | None = None
+    """Local folder or hub id of pretrained weights; None: random weights."""
+    trained_until: dt.date | None = None
+    """Last date that pretrained weights may have seen; needed with `weights`."""
+
+
+class ForecastSection(Section):
+    horizons: tuple[int, ...] = (1, 5)
+    """Bars ahead, rising."""
+    levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    """Quantile levels, symmetric about 0.5."""
+    models: tuple[Literal["naive", "drift", "ewma_volatility", "ttm"], ...] = ("naive", "drift", "ewma_volatility", "ttm")
+    """Forecasters that run; all are judged in the report."""
+    ttm: TTM = TTM()
+
+
+class Agents(Section):
+    roster: tuple[Literal["fundamental", "sentiment", "technical", "risk"], ...] = ("fundamental", "sentiment", "technical", "risk")
+    """Analysts on the desk."""
+    every_bars: int = Field(default=5, ge=1)
+    """A new opinion on each symbol every so many bars."""
+    horizon_bars: int = Field(default=5, ge=1)
+    """Bars over which an opinion is judged."""
+    deadline_s: float = Field(default=120.0, gt=0)
+    """An analyst that has not answered a batch by then abstains, visibly."""
+
+
+class Feedback(Section):
+    hidden: int = Field(default=32, ge=1)
+    """Hidden units of the reward model."""
+    epochs: int = Field(default=30, ge=1)
+    """Passes over the preference pairs."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """AdamW."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """AdamW."""
+    min_pairs: int = Field(default=200, ge=1)
+    """Fewer closed pairs than this, and the manager keeps equal weights."""
+    temperature: float = Field(default=0.25, gt=0)
+    """Softmax temperature from rewards to the manager's weights."""
+
+
+class RL(Section):
+    hidden: tuple[int, ...] = (64, 64)
+    """Width of the shared per-asset actor and critic layers."""
+    batch: int = Field(default=128, ge=1)
+    """Transitions an update."""
+    updates: int = Field(default=2000, ge=1)
+    """Gradient updates: the budget."""
+    paths: int = Field(default=16, ge=1)
+    """Paths through the market at once, in one vectorised environment."""
+    members: int = Field(default=1, ge=1)
+    """Independently seeded policies whose weights are averaged."""
+    updates_per_step: float = Field(default=2.0, gt=0)
+    """Gradient updates for each step of all paths."""
+    episode_bars: int = Field(default=60, ge=2)
+    """Length of a training episode."""
+    warmup_steps: int = Field(default=40, ge=1)
+    """Steps of all paths with random actions before learning starts."""
+    gamma: float = Field(default=0.9, ge=0, lt=1)
+    """Discount a bar."""
+    tau: float = Field(default=0.01, gt=0, le=1)
+    """Target network step."""
+    actor_lr: float = Field(default=1e-3, gt=0)
+    """Adam."""
+    critic_lr: float = Field(default=1e-3, gt=0)
+    """Adam."""
+    alpha_lr: float = Field(default=1e-3, gt=0)
+    """Adam, of the entropy temperature."""
+    replay: int = Field(default=200_000, ge=1000)
+    """Transitions kept."""
+    features: tuple[str, ...] = ()
+    """Features that the policy sees; empty: the default set of the catalogue."""
+    sees: tuple[Literal["features", "forecasts", "opinions"], ...] = ("features", "forecasts", "opinions")
+    """Which stages the policy may see; leaving one out is the ablation."""
+
+
+class Costs(Section):
+    commission_bps: float = Field(default=0.5, ge=0)
+    """Of the notional."""
+    half_spread_bps: float = Field(default=1.0, ge=0)
+    """Paid on each side."""
+    slippage_bps: float = Field(default=2.0, ge=0)
+    """Paid on each side."""
+
+
+class Execution(Section):
+    fill: Literal["auto", "next_open", "next_close"] = "auto"
+    """Where a decision on bar t fills; auto: next_open where the source has opens, else next_close."""
+    preset: Literal["research", "institutional"] = "research"
+    """Cost preset: research 0.5 + 1 + 2 bps, institutional 0.5 + 2 + 5 bps."""
+    costs: Costs | None = None
+    """Own costs; None takes the preset's."""
+    max_weight: float = Field(default=0.30, gt=0, le=1)
+    """Cap on one name; a cap below 1/A becomes 1/A."""
+    initial_cash_usd: float = Field(default=1_000_000.0, gt=0)
+    """Where every path starts."""
+
+    def resolved_costs(self) -> Costs:
+        if self.costs is not None:
+            return self.costs
+        return Costs() if self.preset == "research" else Costs(half_spread_bps=2.0, slippage_bps=5.0)
+
+
+class Backtest(Section):
+    folds: int = Field(default=4, ge=1)
+    """Test blocks."""
+    test_fraction: float = Field(default=0.5, gt=0, lt=0.9)
+    """Share of the bars that the test blocks cover together, at the end."""
+    forecaster_fraction: float = Field(default=0.5, gt=0, lt=1)
+    """Share of a fold's training span in block A, where only the forecaster is fitted."""
+    inner_windows: int = Field(default=3, ge=1)
+    """Expanding windows that the rest of the span (block B, less its validation fifth) is cut into."""
+    embargo_bars: int = Field(default=5, ge=0)
+    """Bars left out between training and test, beyond the purge."""
+    resamples: int = Field(default=2000, ge=100)
+    """Stationary-bootstrap resamples behind each interval."""
+
+
+class Config(Section):
+    seed: int = 0
+    """Root seed of everything that is random; each use derives its own by name."""
+    data: DataConfig = SyntheticData()
+    lake: Lake = Lake()
+    forecast: ForecastSection = ForecastSection()
+    agents: Agents = Agents()
+    feedback: Feedback = Feedback()
+    rl: RL = RL()
+    execution: Execution = Execution()
+    backtest: Backtest = Backtest()
+
+    @property
+    def hash(self) -> str:
+        """Of everything that can change a result; where the lake lies cannot."""
+        return content_hash(self.model_dump(mode="json", exclude={"lake"}))
+
+
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "data": {"n_symbols": 8, "n_bars": 1500},
+        "forecast": {"ttm": {"context": 64, "steps": 200, "refit_steps": 50}},
+        "rl": {"hidden": [64, 64], "batch": 128, "updates": 2000, "paths": 16},
+        "backtest": {"folds": 2},
+    },
+    "laptop": {
+        "data": {"n_symbols": 30, "n_bars": 5000},
+        "forecast": {"horizons": [1, 5, 20], "ttm": {"context": 128, "steps": 2000, "refit_steps": 500}},
+        "rl": {"hidden": [128, 128], "batch": 128, "updates": 8000, "paths": 64},
+        "backtest": {"folds": 4},
+    },
+    "cluster": {
+        "data": {"n_symbols": 500, "n_bars": 5000},
+        "forecast": {"horizons": [1, 5, 20], "ttm": {"context": 512, "steps": 20000, "refit_steps": 5000, "batch": 1024}},
+        "agents": {"every_bars": 1},
+        "rl": {"hidden": [256, 256], "batch": 256, "updates": 200_000, "paths": 256, "members": 5, "replay": 1_000_000},
+        "backtest": {"folds": 10},
+    },
+    "signal-test": {
+        "data": {"n_symbols": 30, "n_bars": 2500},
+        "forecast": {"ttm": {"context": 64, "steps": 500, "refit_steps": 100}},
+        "rl": {"hidden": [64, 64], "batch": 128, "updates": 10_000, "paths": 64},
+        "backtest": {"folds": 2},
+    },
+}
+
+
+def load_config(scale: str | None = None, file: str | None = None, overrides: dict[str, str] | None = None) -> Config:
+    """Defaults, then the preset, then the file, then dotted overrides (values parsed as YAML).
+
+    Raises `ConfigError` with one line that names the knob, what was seen and what is expected.
+    """
+    tree: dict[str, Any] = {"data": {"type": "synthetic"}}
+    if scale is not None:
+        if scale not in SCALES:
+            raise ConfigError(f"--scale is {scale!r}; expected one of {', '.join(SCALES)}.{did_you_mean(scale, SCALES)}")
+        tree = _merge(tree, SCALES[scale])
+    if file is not None:
+        tree = _merge(tree, _read_yaml(file))
+    for dotted, text in (overrides or {}).items():
+        tree = _merge(tree, _nest(dotted.split("."), _parse(dotted, text)))
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error)) from None
+
+
+def _merge(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid upon `tree`. Where a section changes its `type`, what was set for the old type is dropped."""
+    out = dict(tree)
+    for key, value in over.items():
+        old = out.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            changed = "type" in value and value["type"] != old.get("type")
+            out[key] = dict(value) if changed else _merge(old, value)
+        else:
+            out[key] = value
+    return out
+
+
+def _nest(path: list[str], value: Any) -> dict[str, Any]:
+    return {path[0]: value if len(path) == 1 else _nest(path[1:], value)}
+
+
+def _parse(dotted: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--{dotted} is {text!r}, which is not a YAML value; quote it") from None
+
+
+def _read_yaml(file: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(Path(file).read_text())
+    except OSError as error:
+        raise ConfigError(f"--config {file}: {error.strerror}; expected a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"--config {file} holds {type(tree).__name__}; expected sections such as 'data:' and 'rl:'")
+    return tree
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    path = [str(p) for p in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        where = ".".join(p for p in path[:-1] if p not in _TAGS)
+        known = known_knobs()
+        siblings = [k for k in known if k.rpartition(".")[0] == where] if where else list(Config.model_fields)
+        near = did_you_mean(".".join(p for p in path if p not in _TAGS), siblings) or did_you_mean(path[-1], siblings)
+        return f"unknown knob --{'.'.join(p for p in path if p not in _TAGS)}; expected one of {', '.join(sorted(siblings))}.{near}"
+    name = ".".join(p for p in path if p not in _TAGS)
+    return f"--{name} is {problem.get('input')!r}; expected: {problem['msg']}"
+
+
+_TAGS = {"csv", "parquet", "sp500", "synthetic"}
+
+
+def known_knobs() -> dict[str, tuple[Any, str]]:
+    """Every dotted knob -> (default, help)."""
+    knobs: dict[str, tuple[Any, str]] = {}
+
+    def walk(model: type[BaseModel], prefix: str) -> None:
+        for name, info in model.model_fields.items():
+            kind: Any = info.annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                walk(kind, f"{prefix}{name}.")
+            elif name == "data":
+                for member in (FileData, Sp500Data, SyntheticData):
+                    walk(member, "data.")
+            else:
+                default = None if info.is_required() else info.default
+                knobs.setdefault(f"{prefix}{name}", (default, info.description or ""))
+
+    walk(Config, "")
+    for name, info in Costs.model_fields.items():
+        knobs[f"execution.costs.{name}"] = (info.default, info.description or "")
+    return knobs
