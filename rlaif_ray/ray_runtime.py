@@ -1,0 +1,84 @@
+"""How a process gets onto Ray: the only `ray.init`, and the environment that driver and workers share.
+
+Bit-identical results need one thread a process, whoever starts it, and Ray Data needs telling that the machine is small.
+`set_environment` runs before numpy, polars or torch are imported (they read it once); `attach` hands the same to workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+ENVIRONMENT: dict[str, str] = {
+    **dict.fromkeys(ONE_THREAD, "1"),
+    # Ray Data 2.60 starts up to 32 actors to read Parquet footers, for any read: 10 s on two cores.
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def set_environment() -> dict[str, str]:
+    """Set what is not set already, and return the whole as workers must have it. Call before heavy imports."""
+    wanted = dict(ENVIRONMENT)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlaif_ray" / "numba"
+    if _writable(cache):
+        # Compiled kernels outlive the checkout: a submitted job runs from a fresh copy each time.
+        wanted["NUMBA_CACHE_DIR"] = str(cache)
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    return {name: os.environ[name] for name in wanted}
+
+
+def attach(*, num_cpus: int | None = None, object_store_bytes: int | None = None, dashboard: bool = False) -> None:
+    """Connect to the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start one on this machine.
+
+    Parameters
+    ----------
+    num_cpus, object_store_bytes : of a cluster started here; a cluster that exists has its own.
+    dashboard : serve Ray's dashboard from a cluster started here.
+
+    A second call in one process changes nothing. Blocks keep their order, so results do not follow arrival.
+    """
+    env = set_environment()
+    import ray
+    from ray.data import DataContext
+    from ray.util.debug import log_once
+
+    if not ray.is_initialized():
+        runtime_env = {"env_vars": env}
+        if os.environ.get("RAY_ADDRESS"):
+            # A submitted job may have set some of these variables; they are in our environment, so the values agree.
+            os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+            ray.init(address="auto", runtime_env=runtime_env, logging_level=logging.WARNING, log_to_driver=False)
+        else:
+            # "local", not the default: that would join whatever cluster someone else has running on this machine.
+            # Token: Ray's own default for a cluster started here, said aloud so that it does not warn.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            ray.init(
+                address="local", num_cpus=num_cpus, object_store_memory=object_store_bytes, include_dashboard=dashboard,
+                runtime_env=runtime_env, logging_level=logging.WARNING, log_to_driver=False,
+            )  # fmt: skip
+    context = DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    log_once("ray_data_progress_manager_disabled")  # that the bars are off is no news: it counts as said
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def detach() -> None:
+    """Leave Ray; a cluster started here ends. Harmless where none is attached."""
+    import ray
+
+    ray.shutdown()
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)

@@ -1,0 +1,253 @@
+"""A run on disk: its config, stages committed once, events, result; seeds by name; the ledger of trials.
+
+A run directory holds config.json, result.json (only what follows from config, data and seed), timing.json and
+events.jsonl (when, where, how long), report.html, `stages/<stage>/<key>/` and `artefacts/`. It must lie on a file system
+with atomic rename that all nodes see: a local disk on one machine, NFS or the like on a cluster.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rlaif_ray.config import Config
+from rlaif_ray.core import canonical_json, content_hash
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError
+
+
+def seed_for(root: int, path: str, bits: int = 63) -> int:
+    """A seed for one use, e.g. `seed_for(config.seed, "fold=3/rl/member=2/env")`: a hash, so order and worker do not matter.
+
+    `bits` below 63 for libraries that take less (32 for numpy's legacy and transformers' global seeds, 31 for RLlib).
+    """
+    digest = hashlib.sha256(f"{root}/{path}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - bits)
+
+
+@cache
+def code_version() -> str:
+    """Hash of the package's source files: a stage that other code made is not this stage."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The old file or the new one, never half of it."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step whose output depends on its key alone. It exists wholly, under its final name, or not at all."""
+
+    run: Run
+    name: str
+    key: str
+
+    @property
+    def path(self) -> Path:
+        """Where the output lies once it is committed."""
+        return self.run.path / "stages" / self.name / self.key
+
+    @property
+    def done(self) -> bool:
+        return self.path.is_dir()
+
+    def get_or(self, compute: Callable[[Path], None]) -> Path:
+        """The committed folder; computed first, into a folder that `compute` is handed, where there is none."""
+        if self.done:
+            self.run.event("stage_reused", stage=self.name, key=self.key)
+            return self.path
+        started = time.perf_counter()
+        partial = self.begin()
+        compute(partial)
+        return self.commit(partial, seconds=time.perf_counter() - started)
+
+    def begin(self) -> Path:
+        """A fresh folder to write into, for work that ends elsewhere (a Ray task a fold); then `commit` it."""
+        partial = self.path.with_name(f".{self.key}.{uuid.uuid4().hex}.partial")
+        partial.mkdir(parents=True)
+        self.run.event("stage_begun", stage=self.name, key=self.key)
+        return partial
+
+    def commit(self, partial: Path, seconds: float | None = None) -> Path:
+        """Give a finished folder its final name, in one step. Where another writer was first, his is kept: it says the same."""
+        try:
+            partial.rename(self.path)
+        except OSError:
+            if not self.done:
+                raise
+            shutil.rmtree(partial)
+        if seconds is not None:
+            self.run.record_timing(self.name, seconds)
+        self.run.event("stage_committed", stage=self.name, key=self.key)
+        return self.path
+
+
+class Run:
+    """A run directory. One process writes it at a time; anyone may read.
+
+    As a context manager it lets go at the end, and where the user's mistake (bad knob, bad data) stopped it before any
+    stage was committed, it removes the directory: nothing half-written is left.
+    """
+
+    def __init__(self, path: Path, config: Config, verb: str, lock: TextIO | None = None) -> None:
+        self.path, self.config, self.verb = path, config, verb
+        self._lock, self._created = lock, False
+
+    @classmethod
+    def create(cls, verb: str, config: Config, run_dir: str | Path | None = None) -> Run:
+        """A new run in `run_dir`, which must be absent or empty; default `runs/<verb>-<UTC time>`."""
+        path = Path(run_dir) if run_dir is not None else _fresh(verb)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise ConfigError(f"--run-dir {path} is not empty; choose another, or go on from it with --resume {path}")
+        except OSError as error:
+            raise ConfigError(f"--run-dir {path}: {error.strerror}; expected a folder that can be written") from None
+        run = cls(path, config, verb, _locked(path))
+        run._created = True
+        write_atomically(path / "config.json", canonical_json({"verb": verb, "config": config.model_dump(mode="json")}))
+        run.event("created", code_version=code_version())
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run, to read."""
+        path = Path(path)
+        file = path / "config.json"
+        if not file.is_file():
+            raise MissingDataError(f"{path} is not a run: it has no config.json; give the directory that a run printed as its last line")
+        saved = json.loads(file.read_text())
+        return cls(path, Config.model_validate(saved["config"]), saved["verb"])
+
+    @classmethod
+    def resume(cls, path: str | Path) -> Run:
+        """An existing run, to go on with: committed stages stay, what a killed process left half-written goes."""
+        run = cls.open(path)
+        run._lock = _locked(run.path)
+        for partial in run.path.rglob(".*.partial"):
+            if partial.is_dir():
+                shutil.rmtree(partial)
+            else:
+                partial.unlink()
+        run.event("resumed", code_version=code_version())
+        return run
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, (ConfigError, DataError)) and self._created and not (self.path / "stages").is_dir():
+            shutil.rmtree(self.path)
+        else:
+            self.event("ended" if error is None else "failed", error=None if error is None else type(error).__name__)
+        self.close()
+
+    def close(self) -> None:
+        """Let another process write."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def stage(self, name: str, *inputs: Any) -> Stage:
+        """The stage of that name whose output follows from `inputs`: config slices, seeds and content hashes of what it reads.
+
+        The name may have slashes (`forecast/fold=0`). Equal name, inputs and code give the same key, and the same folder.
+        """
+        return Stage(self, name, content_hash([code_version(), name, *inputs]))
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """One line in events.jsonl: what happened, when, where. Nothing in it goes into result.json."""
+        record = {"at": dt.datetime.now(dt.UTC).isoformat(), "host": socket.gethostname(), "event": kind, **fields}
+        with (self.path / "events.jsonl").open("a") as log:
+            log.write(json.dumps(record) + "\n")
+
+    def record_timing(self, name: str, seconds: float) -> None:
+        """Wall seconds of a stage, in timing.json; the last measurement of a name stands."""
+        file = self.path / "timing.json"
+        timing = json.loads(file.read_text()) if file.exists() else {}
+        write_atomically(file, canonical_json({**timing, name: round(seconds, 3)}))
+
+    def write_result(self, result: dict[str, Any]) -> Path:
+        """result.json: the caller puts in only what follows from config, data content and seed."""
+        file = self.path / "result.json"
+        write_atomically(file, canonical_json(result))
+        return file
+
+    def read_result(self) -> dict[str, Any]:
+        file = self.path / "result.json"
+        if not file.is_file():
+            raise MissingDataError(f"run {self.path} has no result.json: it did not finish; go on with --resume {self.path}")
+        return json.loads(file.read_text())
+
+
+class TrialLedger:
+    """What was tried on which data, beside the lake and shared by all runs. The same try again is no new trial.
+
+    A record's key is the hash of (config, data, test block); its file appears whole or not at all, by the first who
+    writes it. `uri` is a folder that all drivers see.
+    """
+
+    def __init__(self, lake_uri: str) -> None:
+        self.folder = Path(lake_uri) / "trials"
+
+    def record(self, config_hash: str, data_version: str, test_block: str) -> bool:
+        """Put the trial if it is absent; True if it was."""
+        trial = {"config_hash": config_hash, "data_version": data_version, "test_block": test_block}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / f"{content_hash(trial)}.json"
+        partial = self.folder / f".{uuid.uuid4().hex}.partial"
+        partial.write_text(canonical_json(trial))
+        try:
+            os.link(partial, final)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink()
+        return True
+
+    def records(self, data_version: str | None = None) -> list[dict[str, str]]:
+        """All trials, or those on one version of the data, in the order of their keys."""
+        trials = [json.loads(file.read_text()) for file in sorted(self.folder.glob("*.json"))]
+        return [t for t in trials if data_version is None or t["data_version"] == data_version]
+
+    def count(self, data_version: str | None = None) -> int:
+        return len(self.records(data_version))
+
+
+def _fresh(verb: str) -> Path:
+    """A name that no run has yet: by the second, then numbered."""
+    base = f"{verb}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
+    names = (Path("runs") / (base if n == 1 else f"{base}-{n}") for n in range(1, 1000))
+    return next(path for path in names if not path.exists())
+
+
+def _locked(path: Path) -> TextIO:
+    """Held until closed or the process dies, however it dies: kill -9 leaves no stale lock."""
+    lock = (path / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise ConfigError(f"another process is writing the run {path}; wait for it, or stop it, before --resume") from None
+    return lock

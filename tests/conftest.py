@@ -1,0 +1,35 @@
+"""What all tests share: one thread everywhere, one Ray session, and the real data where it is."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlaif_ray import ray_runtime
+
+# Before numpy, polars and torch are imported: they read their thread counts once. Off, so that no test writes a token
+# into the home folder; the session has no dashboard and listens on loopback.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ.pop("RAY_ADDRESS", None)
+ray_runtime.set_environment()
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for all tests that need one: two logical CPUs, a 200 MB object store."""
+    ray_runtime.attach(num_cpus=2, object_store_bytes=200_000_000)
+    yield
+    ray_runtime.detach()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real market data: $RLAIF_DATA, else ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("RLAIF_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set RLAIF_DATA to a folder that holds it")
+    return folder
