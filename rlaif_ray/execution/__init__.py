@@ -1,0 +1,1 @@
+"""The market answering a decision: costs, fills, accounts."""
