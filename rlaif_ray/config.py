@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -78,7 +78,7 @@ class SyntheticData(Data):
     """Mean simple return a bar, the same for each symbol."""
 
 
-DataConfig = Annotated[Union[FileData, Sp500Data, SyntheticData], Field(discriminator="type")]
+DataConfig = Annotated[FileData | Sp500Data | SyntheticData, Field(discriminator="type")]
 
 
 class Lake(Section):
@@ -277,7 +277,8 @@ def load_config(scale: str | None = None, file: str | None = None, overrides: di
         tree = _merge(tree, SCALES[scale])
     if file is not None:
         tree = _merge(tree, _read_yaml(file))
-    for dotted, text in (overrides or {}).items():
+    # A new `type` drops what belonged to the old one, so types go first, whatever the order on the command line.
+    for dotted, text in sorted((overrides or {}).items(), key=lambda item: not item[0].endswith(".type")):
         tree = _merge(tree, _nest(dotted.split("."), _parse(dotted, text)))
     try:
         return Config.model_validate(tree)
@@ -323,18 +324,26 @@ def _read_yaml(file: str) -> dict[str, Any]:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    path = [str(p) for p in problem["loc"]]
+    loc = [str(p) for p in problem["loc"]]
+    source = next((p for p in loc if p in _SOURCES), None)
+    path = [p for p in loc if p not in _SOURCES]
+    name = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        where = ".".join(p for p in path[:-1] if p not in _TAGS)
-        known = known_knobs()
-        siblings = [k for k in known if k.rpartition(".")[0] == where] if where else list(Config.model_fields)
-        near = did_you_mean(".".join(p for p in path if p not in _TAGS), siblings) or did_you_mean(path[-1], siblings)
-        return f"unknown knob --{'.'.join(p for p in path if p not in _TAGS)}; expected one of {', '.join(sorted(siblings))}.{near}"
-    name = ".".join(p for p in path if p not in _TAGS)
+        where = name.rpartition(".")[0]
+        siblings = [k for k in known_knobs() if k.rpartition(".")[0] == where] if where else list(Config.model_fields)
+        if source is not None:
+            siblings = [f"data.{field}" for field in _SOURCES[source].model_fields]
+        owner = f" of {source}" if source else ""
+        return f"unknown knob --{name}{owner}; expected one of {', '.join(sorted(siblings))}.{did_you_mean(name, siblings)}"
+    if problem["type"] == "missing":
+        return f"--{name} is not set; {source or 'this section'} needs it"
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        seen = problem["input"].get("type") if isinstance(problem["input"], dict) else problem["input"]
+        return f"--{name}.type is {seen!r}; expected one of {', '.join(_SOURCES)}.{did_you_mean(str(seen), _SOURCES)}"
     return f"--{name} is {problem.get('input')!r}; expected: {problem['msg']}"
 
 
-_TAGS = {"csv", "parquet", "sp500", "synthetic"}
+_SOURCES: dict[str, type[Data]] = {"csv": FileData, "parquet": FileData, "sp500": Sp500Data, "synthetic": SyntheticData}
 
 
 def known_knobs() -> dict[str, tuple[Any, str]]:
@@ -347,13 +356,14 @@ def known_knobs() -> dict[str, tuple[Any, str]]:
             if isinstance(kind, type) and issubclass(kind, Section):
                 walk(kind, f"{prefix}{name}.")
             elif name == "data":
-                for member in (FileData, Sp500Data, SyntheticData):
+                for member in dict.fromkeys(_SOURCES.values()):
                     walk(member, "data.")
             else:
                 default = None if info.is_required() else info.default
                 knobs.setdefault(f"{prefix}{name}", (default, info.description or ""))
 
     walk(Config, "")
+    knobs["data.type"] = ("synthetic", "Where the bars come from: csv, parquet, sp500 or synthetic.")
     for name, info in Costs.model_fields.items():
         knobs[f"execution.costs.{name}"] = (info.default, info.description or "")
     return knobs

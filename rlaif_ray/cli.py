@@ -1,0 +1,215 @@
+"""The `rlaif` command: `rlaif <verb> [--flag value] [--section.knob=value]`.
+
+Exit 0 done; 2 the user's mistake, one line; 1 a failure. Everything heavy is imported after parsing, so help is quick.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlaif_ray import __version__, ray_runtime
+from rlaif_ray.errors import ConfigError, DataError, RlaifError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Flag:
+    """`value` names what follows the flag in the help; a switch has none."""
+
+    value: str | None
+    help: str
+
+
+@dataclass(frozen=True)
+class Verb:
+    help: str
+    flags: dict[str, Flag]
+    takes_knobs: bool
+    act: Callable[[dict[str, str], dict[str, str]], None]  # (flags, knobs)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    ray_runtime.set_environment()
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except Exception as error:
+        known = _known_cause(error)
+        if known is None:
+            raise
+        print(f"error: {' '.join(str(known).split())}", file=sys.stderr)
+        return 2 if isinstance(known, (ConfigError, DataError)) else 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    name, *rest = words
+    if name not in VERBS:
+        raise ConfigError(f"unknown verb {name!r}; expected one of {', '.join(VERBS)}.{did_you_mean(name, VERBS)}")
+    verb = VERBS[name]
+    if "-h" in rest or "--help" in rest:
+        print(_verb_help(name, verb))
+        return 0
+    verb.act(*_parse(verb, rest))
+    return 0
+
+
+def _parse(verb: Verb, words: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Flags of the verb, and knobs of the config (`--seed` and whatever has a dot), both as text."""
+    flags: dict[str, str] = {}
+    knobs: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--"):
+            raise ConfigError(f"unexpected {word!r}; expected --flag value or --section.knob=value")
+        name, equals, value = word[2:].partition("=")
+        flag = verb.flags.get(name)
+        is_knob = verb.takes_knobs and ("." in name or name == "seed")
+        if flag is None and not is_knob:
+            raise ConfigError(_unknown_flag(name, verb))
+        if flag is not None and flag.value is None:
+            if equals:
+                raise ConfigError(f"--{name} is a switch and takes no value; got {value!r}")
+        elif not equals:
+            value = next(rest, None)
+            if value is None:
+                raise ConfigError(f"--{name} needs a value")
+        (knobs if is_knob else flags)[name] = value
+    return flags, knobs
+
+
+def _unknown_flag(name: str, verb: Verb) -> str:
+    near = did_you_mean(f"--{name}", [f"--{f}" for f in verb.flags])
+    if verb.takes_knobs and not near:
+        from rlaif_ray.config import known_knobs
+
+        leaves = {knob.rpartition(".")[2]: knob for knob in known_knobs()}
+        near = f" Did you mean '--{leaves[name]}'?" if name in leaves else ""
+    return f"unknown flag --{name}; expected one of {', '.join(f'--{f}' for f in verb.flags)}{' or a knob' * verb.takes_knobs}.{near}"
+
+
+def _known_cause(error: BaseException) -> RlaifError | None:
+    """The error of ours behind `error`: Ray hands on what a task raised wrapped, with the original as its cause."""
+    seen: set[int] = set()
+    queue: list[BaseException] = [error]
+    while queue:
+        current = queue.pop(0)
+        inner = [e for e in (getattr(current, "cause", None), current.__cause__) if isinstance(e, BaseException)]
+        if isinstance(current, RlaifError) and not any(isinstance(e, RlaifError) for e in inner):
+            return current
+        seen.add(id(current))
+        queue += [e for e in inner if id(e) not in seen]
+    return None
+
+
+def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    from rlaif_ray.config import load_config
+    from rlaif_ray.runs import Run
+
+    resume = flags.get("resume")
+    if resume is not None:
+        clash = [f"--{n}" for n in ("scale", "config", "run-dir") if n in flags] + [f"--{k}" for k in knobs]
+        if clash:
+            raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(clash)}, or start a new run")
+        config = Run.open(resume).config
+    else:
+        config = load_config(flags.get("scale"), flags.get("config"), knobs)
+    from rlaif_ray.pipeline import run_pipeline
+    from rlaif_ray.report import summary_text
+
+    run, result = run_pipeline(config, flags.get("run-dir"), resume)
+    if "json" in flags:
+        # Standard output is then result.json and nothing else, so that it can be piped.
+        sys.stdout.write((run.path / "result.json").read_text())
+        print(f"run: {run.path}", file=sys.stderr)
+        return
+    print(summary_text(result))
+    print(f"\nreport: {run.path / 'report.html'}\nrun: {run.path}")
+
+
+def _serve(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    if "run" not in flags:
+        raise ConfigError("serve needs --run RUN, the directory that `rlaif pipeline` printed as its last line")
+    port = flags.get("port", "8000")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--port is {port!r}; expected a number from 1 to 65535")
+    from rlaif_ray.runs import Run
+
+    run = Run.open(Path(flags["run"]).resolve())
+    from rlaif_ray.serve.app import serve_run
+
+    serve_run(str(run.path), flags.get("host", "127.0.0.1"), int(port))
+
+
+VERBS: dict[str, Verb] = {
+    "pipeline": Verb(
+        "bars -> features -> forecasts -> opinions -> policy -> walk-forward backtest -> report, and a model to serve",
+        {
+            "scale": Flag("NAME", "Preset of sizes and budgets: smoke (minutes), laptop (an hour), cluster, signal-test."),
+            "config": Flag("FILE", "YAML file of knobs, laid over the preset."),
+            "run-dir": Flag("DIR", "Where to write; default runs/pipeline-<UTC time>. On a cluster: storage that all nodes see."),
+            "resume": Flag("RUN", "Go on with an unfinished run: committed stages are not done again."),
+            "json": Flag(None, "Print result.json on standard output, and nothing else."),
+        },
+        True,
+        _pipeline,
+    ),
+    "serve": Verb(
+        "answer POST /predict and GET /health with the models of a finished run",
+        {
+            "run": Flag("RUN", "Directory of the run."),
+            "host": Flag("ADDRESS", "Address to listen on; default 127.0.0.1. There is no authentication: put a proxy before any other."),
+            "port": Flag("PORT", "Port to listen on; default 8000."),
+        },
+        False,
+        _serve,
+    ),
+}
+
+
+def _overview() -> str:
+    verbs = "\n".join(_entry(name, verb.help, 12) for name, verb in VERBS.items())
+    return (
+        f"rlaif {__version__}: learns to trade from AI feedback that the market judges\n\n"
+        f"usage: rlaif VERB [--flag value] [--section.knob=value]\n\n"
+        f"{verbs}\n\n`rlaif VERB --help` lists the flags and knobs of a verb."
+    )
+
+
+def _verb_help(name: str, verb: Verb) -> str:
+    lines = [f"usage: rlaif {name} [--flag value]{' [--section.knob=value]' * verb.takes_knobs}", "", verb.help, ""]
+    lines += [_entry(f"--{flag} {spec.value or ''}", spec.help, 16) for flag, spec in verb.flags.items()]
+    if verb.takes_knobs:
+        from rlaif_ray.config import known_knobs
+
+        lines += ["", "knobs (defaults < --scale < --config < these):"]
+        lines += [_entry(f"--{knob}", f"{text} [{_shown(default)}]".lstrip(), 32) for knob, (default, text) in known_knobs().items()]
+    return "\n".join(lines)
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, tuple):
+        return "[" + ", ".join(map(str, default)) + "]"
+    return "none" if default is None else str(default)
+
+
+def _entry(left: str, right: str, column: int) -> str:
+    """One line of help: `left`, then `right` from `column` on, wrapped under itself."""
+    width = max(72, min(shutil.get_terminal_size().columns, 120))
+    indent = " " * (column + 2)
+    first = f"  {left:<{column}}" if len(left) < column else f"  {left}\n{indent}"
+    return first + f"\n{indent}".join(textwrap.wrap(right, width - column - 2, break_on_hyphens=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
