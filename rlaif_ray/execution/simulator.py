@@ -174,11 +174,9 @@ def _checked(
     if what == _ROW:
         raise ExecutionError(f"decision row {rows[n]} is outside 0 to {len(market.last) - 2}: a fill needs the next bar")
     if what == _TARGET:
-        seen = ", ".join(f"{s} {w:.6g}" for s, w in zip(market.symbols, targets[n], strict=True) if w != 0)
-        raise ExecutionError(
-            f"target weights of entry {n} at row {rows[n]} add up to {targets[n].sum():.10g} ({seen}); "
-            "expected numbers >= 0 that add up to at most 1"
-        )
+        first = int(np.argmax(~(targets[n] >= 0)))  # 0 where all are numbers >= 0 and only the sum is too large
+        seen = f"add up to {targets[n].sum():.10g} ({market.symbols[first]}: {targets[n, first]:.6g})"
+        raise ExecutionError(f"target weights of entry {n} at row {rows[n]} {seen}; expected numbers >= 0 that add up to at most 1")
     if what == _BROKE:
         seen = f"{accounts.cash[n]} USD and shares of {accounts.shares[n]}"
         raise ExecutionError(f"path {n} holds {seen} at row {rows[n]}; expected none below 0 and a positive equity")
