@@ -1,0 +1,1 @@
+"""Reinforcement learning: SAC on RLlib over the vectorised portfolio environment."""

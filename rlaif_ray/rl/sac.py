@@ -1,0 +1,126 @@
+"""SAC on RLlib's new API stack, over the portfolio environment and the flat ring; its budget is gradient updates.
+
+RLlib's EnvRunner samples, its LearnerGroup learns, its checkpoints restore; only `training_step` differs from stock SAC:
+transitions go through the ring, and each call to the learner carries a whole fragment's updates.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from ray.rllib.algorithms.sac.sac import SAC, SACConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS, ENV_RUNNER_SAMPLING_TIMER, LEARNER_RESULTS, LEARNER_UPDATE_TIMER, NUM_ENV_STEPS_SAMPLED_LIFETIME, TIMERS,
+)  # fmt: skip
+from ray.tune.registry import register_env
+
+from rlaif_ray.rl.env import PortfolioVectorEnv, Track
+from rlaif_ray.rl.learner import PortfolioSACLearner, PortfolioSACModule
+from rlaif_ray.rl.replay import Ring
+
+FRAGMENT = 4  # steps of all paths between two calls to the learner
+
+
+class PortfolioSACConfig(SACConfig):
+    """SAC's settings and ours. `track` is a function, so that RLlib's many copies of a config do not copy the market."""
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or PortfolioSAC)
+        self.track: Callable[[], Track] | None = None
+        self.ring_capacity = 0
+        self.updates_per_step = 1.0
+        self.weight_decay = 0.0
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=PortfolioSACModule)
+
+    def get_default_learner_class(self) -> type:
+        return PortfolioSACLearner
+
+
+class PortfolioSAC(SAC):
+    """Each `training_step`: a fragment of all paths into the ring, then `updates_per_step` updates for each of its steps."""
+
+    config: PortfolioSACConfig
+
+    @classmethod
+    def get_default_config(cls) -> PortfolioSACConfig:
+        return PortfolioSACConfig()
+
+    def setup(self, config: PortfolioSACConfig) -> None:
+        super().setup(config)
+        assert config.track is not None
+        self.ring = Ring(config.ring_capacity, config.track().table, config.seed)
+        self.updates = 0
+
+    def training_step(self) -> None:
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            episodes, results = synchronous_parallel_sample(
+                worker_set=self.env_runner_group, concat=True, sample_timeout_s=self.config.sample_timeout_s,
+                _uses_new_env_runners=True, _return_metrics=True,
+            )  # fmt: skip
+        self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        self.ring.add(episodes)
+        steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        if steps < self.config.num_steps_sampled_before_learning_starts:
+            return
+        count = max(1, round(FRAGMENT * self.config.updates_per_step))
+        size = self.config.train_batch_size_per_learner
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(self.ring.sample(count * size))}, env_steps=count * size)
+            learned = self.learner_group.update(batch=batch, minibatch_size=size, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps})
+        self.metrics.aggregate(learned, key=LEARNER_RESULTS)
+        self.updates += count
+        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, policies=[DEFAULT_MODULE_ID], inference_only=True)
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib leaves replay out of its checkpoints; a run that goes on without it would learn from a near-empty buffer."""
+        return super().get_state(*args, **kwargs) | {"ring": self.ring.get_state(), "updates": self.updates}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self.ring.set_state(state["ring"])
+        self.updates = state["updates"]
+
+
+def configure(
+    track: Callable[[], Track], *, hidden: tuple[int, ...], batch: int, paths: int, updates_per_step: float, episode_bars: int, warmup_steps: int,
+    gamma: float, tau: float, actor_lr: float, critic_lr: float, alpha_lr: float, replay: int, kappa: float, max_weight: float, reward_scale: float,
+    target_entropy: float, initial_alpha: float, weight_decay: float, input_noise: float, seed: int, num_env_runners: int = 0,
+    num_gpus_per_learner: float = 0,
+) -> PortfolioSACConfig:  # fmt: skip
+    """The algorithm's config over `track()`. `target_entropy` is per asset, in nats."""
+    assets, width = track().table.shape[1:]
+
+    def make_env(_: Any) -> PortfolioVectorEnv:
+        return PortfolioVectorEnv(
+            track(), paths=paths, episode_bars=episode_bars, kappa=kappa, max_weight=max_weight, reward_scale=reward_scale, seed=seed
+        )
+
+    config = PortfolioSACConfig()
+    config.track, config.ring_capacity, config.updates_per_step, config.weight_decay = track, replay, updates_per_step, weight_decay
+    # Ray keeps registered environments by name for all workers of a job: members that train side by side need names of their own
+    name = f"portfolio-{uuid.uuid4().hex}"
+    register_env(name, make_env)
+    config.environment(env=name, disable_env_checking=True)
+    config.env_runners(
+        num_env_runners=num_env_runners, num_envs_per_env_runner=paths, gym_env_vectorize_mode="vector_entry_point", rollout_fragment_length=FRAGMENT
+    )
+    config.learners(num_learners=0, num_gpus_per_learner=num_gpus_per_learner)
+    config.training(
+        gamma=gamma, tau=tau, lr=None, actor_lr=actor_lr, critic_lr=critic_lr, alpha_lr=alpha_lr, train_batch_size_per_learner=batch,
+        initial_alpha=initial_alpha, target_entropy=target_entropy * assets, num_steps_sampled_before_learning_starts=warmup_steps * paths,
+        replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 1},
+    )  # fmt: skip
+    model = {"assets": assets, "fields": width - 1, "hidden": hidden, "kappa": kappa, "random_steps": warmup_steps * paths, "input_noise": input_noise}
+    config.rl_module(model_config=model)
+    config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
+    config.debugging(seed=seed)
+    config.torch_skip_nan_gradients = True  # no check of every gradient: weights are checked when they are judged
+    return config
