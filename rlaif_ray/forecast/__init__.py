@@ -1,0 +1,75 @@
+"""Forecasters: what predicts a distribution. `build` makes one from the config, `load` brings a fitted one back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rlaif_ray.config import ForecastSection
+from rlaif_ray.core import Forecaster
+from rlaif_ray.errors import CheckpointError, ConfigError, did_you_mean
+
+NAMES = ("naive", "drift", "ewma_volatility", "ttm")
+
+
+def build(section: ForecastSection, name: str, *, seed: int = 0) -> Forecaster:
+    """The forecaster of that name, not yet fitted. Raises `ConfigError` for an unknown name or a missing extra."""
+    grid = {"horizons": section.horizons, "levels": section.levels}
+    match name:
+        case "naive":
+            from rlaif_ray.forecast.baselines import Naive
+
+            return Naive(**grid)
+        case "drift":
+            from rlaif_ray.forecast.baselines import Drift
+
+            return Drift(**grid)
+        case "ewma_volatility":
+            from rlaif_ray.forecast.baselines import EWMAVolatility
+
+            return EWMAVolatility(**grid)
+        case "ttm":
+            _need_ttm()
+            from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
+
+            return TTMForecaster(**grid, **section.ttm.model_dump(), seed=seed)
+        case _:
+            raise ConfigError(f"no forecaster {name!r}; expected one of {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
+
+
+def load(directory: Path) -> Forecaster:
+    """A fitted forecaster from the folder that its `save` wrote. Raises `CheckpointError` where there is none."""
+    manifest = directory / "forecaster.json"
+    if not manifest.is_file():
+        raise CheckpointError(f"no forecaster.json in {directory}; expected a folder that a forecaster saved")
+    state = json.loads(manifest.read_text())
+    match state.pop("name"):
+        case "naive":
+            from rlaif_ray.forecast.baselines import Naive
+
+            return Naive(**state)
+        case "drift":
+            from rlaif_ray.forecast.baselines import Drift
+
+            return Drift(**state)
+        case "ewma_volatility":
+            from rlaif_ray.forecast.baselines import EWMAVolatility
+
+            return EWMAVolatility(**state)
+        case "ttm":
+            _need_ttm()
+            from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
+
+            return TTMForecaster.load(directory)
+        case name:
+            raise CheckpointError(f"{manifest} names the forecaster {name!r}; expected one of {', '.join(NAMES)}")
+
+
+def _need_ttm() -> None:
+    """Say which extra is missing before torch is loaded in vain."""
+    from importlib.util import find_spec
+
+    if find_spec("tsfm_public") is None:
+        raise ConfigError(
+            "forecaster 'ttm' needs granite-tsfm, which is missing; pip install 'rlaif-ray[ttm]', or leave 'ttm' out of --forecast.models"
+        )
