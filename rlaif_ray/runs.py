@@ -16,12 +16,13 @@ import shutil
 import socket
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from rlaif_ray.config import Config
 from rlaif_ray.core import canonical_json, content_hash
@@ -110,9 +111,10 @@ class Run:
     stage was committed, it removes the directory: nothing half-written is left.
     """
 
-    def __init__(self, path: Path, config: Config, verb: str, lock: TextIO | None = None) -> None:
+    def __init__(self, path: Path, config: Config, verb: str) -> None:
         self.path, self.config, self.verb = path, config, verb
-        self._lock, self._created = lock, False
+        self._created = False
+        self._release: Callable[[], object] = lambda: None
 
     @classmethod
     def create(cls, verb: str, config: Config, run_dir: str | Path | None = None) -> Run:
@@ -124,7 +126,8 @@ class Run:
                 raise ConfigError(f"--run-dir {path} is not empty; choose another, or go on from it with --resume {path}")
         except OSError as error:
             raise ConfigError(f"--run-dir {path}: {error.strerror}; expected a folder that can be written") from None
-        run = cls(path, config, verb, _locked(path))
+        run = cls(path, config, verb)
+        run._lock()
         run._created = True
         write_atomically(path / "config.json", canonical_json({"verb": verb, "config": config.model_dump(mode="json")}))
         run.event("created", code_version=code_version())
@@ -144,7 +147,7 @@ class Run:
     def resume(cls, path: str | Path) -> Run:
         """An existing run, to go on with: committed stages stay, what a killed process left half-written goes."""
         run = cls.open(path)
-        run._lock = _locked(run.path)
+        run._lock()
         for partial in run.path.rglob(".*.partial"):
             if partial.is_dir():
                 shutil.rmtree(partial)
@@ -165,9 +168,17 @@ class Run:
 
     def close(self) -> None:
         """Let another process write."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._release()
+
+    def _lock(self) -> None:
+        """Become the one writer, until `close` or the process dies, however it dies: kill -9 leaves no stale lock."""
+        lock = os.open(self.path / ".lock", os.O_CREAT | os.O_WRONLY)
+        self._release = weakref.finalize(self, os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise ConfigError(f"another process is writing the run {self.path}; wait for it, or stop it, before --resume") from None
 
     def stage(self, name: str, *inputs: Any) -> Stage:
         """The stage of that name whose output follows from `inputs`: config slices, seeds and content hashes of what it reads.
@@ -240,14 +251,3 @@ def _fresh(verb: str) -> Path:
     base = f"{verb}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
     names = (Path("runs") / (base if n == 1 else f"{base}-{n}") for n in range(1, 1000))
     return next(path for path in names if not path.exists())
-
-
-def _locked(path: Path) -> TextIO:
-    """Held until closed or the process dies, however it dies: kill -9 leaves no stale lock."""
-    lock = (path / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise ConfigError(f"another process is writing the run {path}; wait for it, or stop it, before --resume") from None
-    return lock
