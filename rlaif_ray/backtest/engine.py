@@ -40,7 +40,7 @@ def run(
     """
     t, assets = len(cube.times), len(cube.symbols)
     if not 0 <= rows.start < rows.stop <= t - 1:
-        raise DataError(f"decision rows {rows.start} to {rows.stop - 1}; expected rows from 0 to {t - 2} of this cube: a fill needs the next bar")
+        raise DataError(f"decision rows {rows.start} to {rows.stop - 1}; expected 0 to {t - 2}: a fill needs the next bar of the cube")
     market, accounts = Market.of(cube, fill), Accounts.of_cash(1, assets, initial_cash_usd)
     bulk = getattr(policy, "weights", None)
     if bulk is not None:
@@ -95,7 +95,7 @@ def concatenate(episodes: Sequence[Episode]) -> Episode:
     for other in episodes[1:]:
         if (other.policy, other.symbols) != (first.policy, first.symbols):
             seen = f"{other.policy} over {len(other.symbols)} symbols"
-            raise DataError(f"an episode of {seen} cannot follow one of {first.policy} over {len(first.symbols)}; expected the same policy and names")
+            raise DataError(f"an episode of {seen} cannot follow {first.policy} over {len(first.symbols)}; expected the same")
     parts = {f: np.concatenate([getattr(e, f) for e in episodes]) for f in ("times", "weights", "gross_returns", "costs", "turnover")}
     if not (np.diff(parts["times"]) > np.timedelta64(0)).all():
         raise DataError(f"the episodes of {first.policy} overlap or are not in time order")
