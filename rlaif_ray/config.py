@@ -139,6 +139,8 @@ class Feedback(Section):
     """Fewer closed pairs than this, and the manager keeps equal weights."""
     temperature: float = Field(default=0.25, gt=0)
     """Softmax temperature from rewards to the manager's weights."""
+    tie: float = Field(default=0.01, gt=0)
+    """Score difference (nats) below which two opinions are equally good and make no pair."""
 
 
 class RL(Section):
