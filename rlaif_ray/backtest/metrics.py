@@ -61,7 +61,9 @@ def summary(
 
     Raises `DataError` where the benchmark's bars are not the episode's.
     """
-    columns = np.ascontiguousarray(np.stack([episode.returns, np.log1p(episode.returns), episode.turnover, episode.costs]))
+    returns = episode.returns
+    rank = np.argsort(np.argsort(returns, kind="stable"), kind="stable")
+    columns = np.stack([returns, np.log1p(returns), episode.turnover, episode.costs, rank])
     values, resampled = _own(columns, bars_per_year, resamples, seed)
     out = {name: _row(values[i], resampled[:, i]) for i, name in enumerate(OWN)}
     if benchmark is not None:
@@ -76,11 +78,11 @@ def _own(columns: np.ndarray, bars_per_year: float, resamples: int, seed: int) -
     bars = columns.shape[1]
     if not bars:
         return np.full(len(OWN), np.nan), np.full((resamples, len(OWN)), np.nan)
-    values = np.empty(len(OWN))
-    _figures(columns, bars_per_year, values)
+    values, ranked = np.empty(len(OWN)), np.sort(columns[0])
+    _figures(columns, ranked, bars_per_year, values)
     if bars < MIN_BARS:
         return values, np.full((resamples, len(OWN)), np.nan)
-    return values, _resampled(np.random.default_rng(seed), block_length(columns[1]), columns, bars_per_year, resamples)
+    return values, _resampled(np.random.default_rng(seed), block_length(columns[1]), columns, ranked, bars_per_year, resamples)
 
 
 def _over(excess: np.ndarray, bars_per_year: float, resamples: int, seed: int) -> dict[str, dict[str, float]]:
@@ -104,9 +106,30 @@ def _row(value: float, resampled: np.ndarray) -> dict[str, float]:
     return {"value": float(value) if np.isfinite(value) else np.nan, "low": low, "high": high}
 
 
-@njit(types.void(float64[:, ::1], float64, float64[::1]), cache=True)
-def _figures(columns, bars_per_year, out):  # pragma: no cover
-    """`OWN` in its order, from net returns, log net returns, turnover and costs, each (T,)."""
+@njit(float64(float64[::1], float64[::1]), cache=True)
+def _worst_mean(ranks, ranked):  # pragma: no cover
+    """Mean of the lowest `TAIL` of the bars drawn, by counting ranks: a sort of every resample would cost more than all else."""
+    n = ranks.shape[0]
+    drawn = np.zeros(n, np.int64)
+    for k in range(n):
+        drawn[int64(ranks[k])] += 1
+    worst = max(1, int64(np.ceil(TAIL * n - 1e-9)))
+    left, total, i = worst, 0.0, 0
+    while left > 0:
+        taken = min(drawn[i], left)
+        total += taken * ranked[i]
+        left -= taken
+        i += 1
+    return total / worst
+
+
+@njit(types.void(float64[:, ::1], float64[::1], float64, float64[::1]), cache=True)
+def _figures(columns, ranked, bars_per_year, out):  # pragma: no cover
+    """`OWN` in its order.
+
+    `columns` (5,T): net returns, their logs, turnover, costs, and each bar's rank among the bars as they came;
+    `ranked` (T,): the net returns of those ranks, rising.
+    """
     returns, log_returns = columns[0], columns[1]
     n = returns.shape[0]
     gains, losses, below, hits = 0.0, 0.0, 0.0, 0
@@ -126,7 +149,6 @@ def _figures(columns, bars_per_year, out):  # pragma: no cover
     mean = returns.mean()
     spread, downside = deviation(returns, mean), np.sqrt(below / n)
     annual_return, max_drawdown = np.expm1(level * bars_per_year / n), np.expm1(deepest)
-    worst = max(1, int64(np.ceil(TAIL * n - 1e-9)))
     out[0] = annual_return
     out[1] = np.expm1(level)
     out[2] = spread * np.sqrt(bars_per_year)
@@ -134,15 +156,15 @@ def _figures(columns, bars_per_year, out):  # pragma: no cover
     out[4] = mean / downside * np.sqrt(bars_per_year) if downside > 0.0 else np.nan
     out[5] = annual_return / -max_drawdown if max_drawdown < 0.0 else np.nan
     out[6] = max_drawdown
-    out[7] = np.partition(returns, worst - 1)[:worst].mean()
+    out[7] = _worst_mean(columns[4], ranked)
     out[8] = hits / n
     out[9] = gains / losses if losses > 0.0 else np.nan
     out[10] = columns[2].mean() * bars_per_year
     out[11] = columns[3].mean() * bars_per_year
 
 
-@njit(float64[:, ::1](RNG, float64, float64[:, ::1], float64, int64), cache=True)
-def _resampled(rng, block, columns, bars_per_year, resamples):  # pragma: no cover
+@njit(float64[:, ::1](RNG, float64, float64[:, ::1], float64[::1], float64, int64), cache=True)
+def _resampled(rng, block, columns, ranked, bars_per_year, resamples):  # pragma: no cover
     index, drawn = np.empty(columns.shape[1], np.int64), np.empty_like(columns)
     out = np.empty((resamples, 12))
     for i in range(resamples):
@@ -150,5 +172,5 @@ def _resampled(rng, block, columns, bars_per_year, resamples):  # pragma: no cov
         for c in range(columns.shape[0]):
             for k in range(index.shape[0]):
                 drawn[c, k] = columns[c, index[k]]
-        _figures(drawn, bars_per_year, out[i])
+        _figures(drawn, ranked, bars_per_year, out[i])
     return out
