@@ -104,8 +104,9 @@ def apply(panel: Panel, names: Iterable[str] | None = None) -> Panel:
 
     Returns
     -------
-    Panel with the same rows and `known_at`, and float32 columns; NaN during warm-up, where a formula is undefined (0/0
-    of a price that never moves), and where the symbol has no price (before it lists, once it is delisted).
+    Panel with the same rows and float32 columns; NaN during warm-up, where a formula is undefined (0/0 of a price that
+    never moves), and where the symbol has no price (before it lists, once it is delisted). A row is known when its bar
+    and all bars before it are: one that arrives late delays what follows from it.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def apply(panel: Panel, names: Iterable[str] | None = None) -> Panel:
     the source's columns do not allow.
     """
     if len(panel.symbols) > 1:
-        raise DataError(f"technical features are computed one symbol at a time; seen {len(panel.symbols)}: {', '.join(panel.symbols[:3])}, ...")
+        raise DataError(f"technical features are computed one symbol at a time; seen {len(panel.symbols)}: {', '.join(panel.symbols)}")
     possible = available(panel)
     wanted = possible if names is None else tuple(names)
     impossible = [n for n in wanted if n not in possible]
@@ -128,7 +129,8 @@ def apply(panel: Panel, names: Iterable[str] | None = None) -> Panel:
                 x[live] = FORMULAS[name](series)
             x[~np.isfinite(x)] = np.nan
             columns[name] = x
-    return Panel(panel.frame.select(KEYS).with_columns(pl.Series(n, x) for n, x in columns.items()))
+    keys = panel.frame.select(KEYS).with_columns(pl.col("known_at").cum_max())
+    return Panel(keys.with_columns(pl.Series(n, x) for n, x in columns.items()))
 
 
 def available(bars: Panel) -> tuple[str, ...]:
@@ -158,6 +160,7 @@ def adjusted(panel: Panel) -> tuple[Series, np.ndarray]:
     raw["close"] = close
     _check(panel, raw)
     split = _column(frame, "split", 1.0)[live]
+    split[:1] = 1.0  # an event on the first row lies before the series
     factor = forward_adjust(close, split, _column(frame, "dividend", 0.0)[live])
     prices = {name: np.ascontiguousarray(raw[name] * factor) for name in ("open", "high", "low", "close")}
     return Series(**prices, volume=np.ascontiguousarray(raw["volume"] / np.cumprod(split))), live
@@ -174,7 +177,8 @@ def _check(panel: Panel, raw: Mapping[str, np.ndarray]) -> None:
         x = raw[name]
         bad = np.flatnonzero((x <= 0) | np.isinf(x))
         if len(bad):
-            raise DataError(f"{panel.symbols[0]}: {name} is {x[bad[0]]} on live row {bad[0]}; expected a positive, finite price (clean the bars first)")
+            row = f"{panel.symbols[0]}: {name} is {x[bad[0]]} on live row {bad[0]}"
+            raise DataError(f"{row}; expected a positive, finite price (clean the bars first)")
 
 
 # --- formulas ------------------------------------------------------------------------------------------------------
