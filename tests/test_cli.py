@@ -1,0 +1,118 @@
+"""Help is quick and complete; every mistake is one line and exit 2; flags and knobs reach the pipeline."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlaif_ray.cli import VERBS, _known_cause, _parse, main
+from rlaif_ray.config import Config, known_knobs
+from rlaif_ray.errors import ConfigError, DataError, ModelError
+from rlaif_ray.runs import Run
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_help_of_the_command_lists_verbs_and_imports_nothing_heavy():
+    """Help under a second, by what makes it slow: neither numpy, torch, polars nor ray is imported."""
+    script = "import sys; from rlaif_ray.cli import main; code = main(['--help']); print(sorted({'numpy', 'polars', 'torch', 'ray'} & set(sys.modules))); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(re.search(rf"^  {verb} ", done.stdout, re.M) for verb in VERBS)
+
+
+def test_help_of_a_verb_imports_neither_torch_nor_ray():
+    script = "import sys; from rlaif_ray.cli import main; main(['pipeline', '--help']); print(sorted({'torch', 'ray', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_of_pipeline_says_every_knob_with_its_default(capsys):
+    assert main(["pipeline", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for knob, (default, _) in known_knobs().items():
+        assert f"--{knob} " in text
+        if isinstance(default, (int, float, str)):
+            assert f"[{default}]" in text
+    assert not [knob for knob, (_, meaning) in known_knobs().items() if not meaning]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["pipelin"], ["unknown verb 'pipelin'", "Did you mean 'pipeline'?"]),
+        (["pipeline", "--scal", "smoke"], ["unknown flag --scal", "Did you mean '--scale'?"]),
+        (["pipeline", "--scale", "smok"], ["'smok'", "expected one of smoke, laptop", "Did you mean 'smoke'?"]),
+        (["pipeline", "--rl.updatez=3"], ["unknown knob --rl.updatez", "Did you mean 'rl.updates'?"]),
+        (["pipeline", "--updates", "3"], ["unknown flag --updates", "Did you mean '--rl.updates'?"]),
+        (["pipeline", "--rl.batch"], ["--rl.batch needs a value"]),
+        (["pipeline", "--rl.batch=x"], ["--rl.batch is 'x'", "integer"]),
+        (["pipeline", "--rl.gamma=1.5"], ["--rl.gamma is 1.5", "less than 1"]),
+        (["pipeline", "smoke"], ["unexpected 'smoke'"]),
+        (["pipeline", "--json=yes"], ["--json is a switch"]),
+        (["pipeline", "--config", "nope.yaml"], ["--config nope.yaml: No such file"]),
+        (["pipeline", "--resume", "nope"], ["nope is not a run"]),
+        (["pipeline", "--data.type=cvs"], ["--data.type is 'cvs'", "Did you mean 'csv'?"]),
+        (["pipeline", "--data.type=csv"], ["--data.path is not set", "csv needs it"]),
+        (["pipeline", "--data.type=csv", "--data.path=x", "--data.n_symbols=3"], ["unknown knob --data.n_symbols of csv"]),
+        (["serve"], ["serve needs --run RUN"]),
+        (["serve", "--run", "x", "--port=99999"], ["--port is '99999'", "1 to 65535"]),
+        (["serve", "--run", "nope"], ["nope is not a run"]),
+        (["serve", "--rl.batch=3", "--run", "x"], ["unknown flag --rl.batch"]),
+    ],
+)  # fmt: skip
+def test_the_users_mistake_is_one_line_and_exit_2(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert all(part in err for part in says), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_takes_no_other_config(tmp_path, capsys):
+    Run.create("pipeline", Config(), tmp_path / "run").close()
+    assert main(["pipeline", "--resume", str(tmp_path / "run"), "--scale=smoke", "--rl.batch=3"]) == 2
+    assert "leave out --scale, --rl.batch" in capsys.readouterr().err
+
+
+def test_values_may_follow_a_space_or_an_equals_sign():
+    flags, knobs = _parse(VERBS["pipeline"], ["--scale", "smoke", "--rl.batch=3", "--data.drift", "-0.001", "--seed", "4", "--json", "--run-dir=a=b"])
+    assert flags == {"scale": "smoke", "json": "", "run-dir": "a=b"}
+    assert knobs == {"rl.batch": "3", "data.drift": "-0.001", "seed": "4"}
+
+
+def test_an_error_of_ours_is_found_behind_what_carried_it():
+    ours = DataError("no price column")
+    carried = RuntimeError("task failed")
+    carried.__cause__ = ours
+    outer = RuntimeError("stage failed")
+    outer.__cause__ = carried
+    assert _known_cause(outer) is ours
+    assert _known_cause(ours) is ours
+    assert _known_cause(RuntimeError("not ours")) is None
+    assert isinstance(_known_cause(ModelError("x")), ModelError)
+
+
+def test_an_error_in_a_ray_task_comes_out_as_one_of_ours(ray_session):
+    import ray
+
+    @ray.remote
+    def read() -> None:
+        raise ConfigError("--data.path is 'x'; expected a folder")
+
+    with pytest.raises(ConfigError) as caught:
+        ray.get(read.remote())
+    assert str(_known_cause(caught.value)) == "--data.path is 'x'; expected a folder"
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_a_job_is_the_same_door(verb):
+    done = subprocess.run([sys.executable, "-m", f"jobs.{verb.replace('-', '_')}", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert f"usage: rlaif {verb}" in done.stdout

@@ -1,0 +1,79 @@
+"""Defaults < preset < file < command line; a change of source drops the old source's knobs; the hash says what matters."""
+
+import pytest
+
+from rlaif_ray.config import SCALES, Config, Costs, FileData, Sp500Data, SyntheticData, known_knobs, load_config
+from rlaif_ray.errors import ConfigError
+
+
+def test_each_layer_lies_over_the_one_before(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("rl: {updates: 77, batch: 32}\nseed: 5\n")
+    config = load_config("smoke", str(file), {"rl.batch": "16"})
+    assert config.rl.paths == SCALES["smoke"]["rl"]["paths"]
+    assert (config.rl.updates, config.rl.batch, config.seed) == (77, 16, 5)
+    assert config.rl.gamma == Config().rl.gamma
+
+
+@pytest.mark.parametrize("scale", sorted(SCALES))
+def test_presets_are_valid_with_every_source(scale):
+    assert isinstance(load_config(scale).data, SyntheticData)
+    assert isinstance(load_config(scale, overrides={"data.type": "sp500"}).data, Sp500Data)
+    assert isinstance(load_config(scale, overrides={"data.type": "parquet", "data.path": "x"}).data, FileData)
+
+
+def test_the_order_of_type_and_its_knobs_does_not_matter():
+    orders = [{"data.type": "csv", "data.path": "x"}, {"data.path": "x", "data.type": "csv"}]
+    first, second = (load_config("smoke", overrides=o) for o in orders)
+    assert first == second
+    assert isinstance(first.data, FileData)
+    assert first.data.path == "x"
+
+
+def test_values_are_read_as_yaml():
+    config = load_config(overrides={"rl.hidden": "[8, 4]", "forecast.horizons": "[1, 3]", "data.start": "2001-02-03", "data.dataset": "null"})
+    assert config.rl.hidden == (8, 4)
+    assert config.forecast.horizons == (1, 3)
+    assert str(config.data.start) == "2001-02-03"
+    assert config.data.dataset is None
+
+
+@pytest.mark.parametrize(("text", "says"), [("- 1\n", "expected sections"), ("rl: [\n", "is not YAML"), ("rl: {updats: 1}\n", "rl.updates")])
+def test_a_bad_file_is_one_line(tmp_path, text, says):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_config(file=str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_hash_says_what_can_change_a_result():
+    base = Config()
+    assert base.hash == load_config().hash
+    assert base.hash == load_config(overrides={"lake.uri": "elsewhere"}).hash
+    assert base.hash != load_config(overrides={"seed": "1"}).hash
+    assert base.hash != load_config(overrides={"execution.costs.slippage_bps": "0"}).hash
+
+
+def test_own_costs_stand_before_the_preset():
+    assert load_config().execution.resolved_costs() == Costs(commission_bps=0.5, half_spread_bps=1.0, slippage_bps=2.0)
+    institutional = load_config(overrides={"execution.preset": "institutional"}).execution.resolved_costs()
+    assert institutional == Costs(commission_bps=0.5, half_spread_bps=2.0, slippage_bps=5.0)
+    own = load_config(overrides={"execution.preset": "institutional", "execution.costs.commission_bps": "9"}).execution.resolved_costs()
+    assert own == Costs(commission_bps=9.0)
+
+
+def test_every_known_knob_can_be_set_to_its_default():
+    """The list that `--help` prints is the list that is accepted."""
+    sources = {"csv": FileData, "sp500": Sp500Data, "synthetic": SyntheticData}
+    for knob, (default, _) in known_knobs().items():
+        section, _, name = knob.partition(".")
+        kind = "synthetic" if section != "data" else next(k for k in ("synthetic", "csv", "sp500") if name in sources[k].model_fields)
+        value = "x" if knob == "data.path" else kind if knob == "data.type" else "null" if default is None else str(list(default) if isinstance(default, tuple) else default)
+        overrides = {"data.type": kind, knob: value} | ({"data.path": "x"} if kind == "csv" else {})
+        assert load_config(overrides=overrides)
+
+
+def test_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().rl.updates = 3  # pyright: ignore[reportAttributeAccessIssue]
