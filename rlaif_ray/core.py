@@ -96,7 +96,9 @@ class Panel:
         early = frame.filter(pl.col("known_at") < pl.col("timestamp"))
         if early.height:
             row = early.row(0)
-            raise DataError(f"{row[0]!r} at {row[1]} is marked known at {row[2]}, before its interval ended; check `stamp` and `tz` of the source")
+            raise DataError(
+                f"{row[0]!r} at {row[1]} is marked known at {row[2]}, before its interval ended; check `stamp` and `tz` of the source"
+            )
         return cls(frame)
 
     @property

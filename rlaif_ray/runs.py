@@ -29,6 +29,9 @@ from rlaif_ray.core import canonical_json, content_hash
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 
 
+RUNS = Path("runs")
+
+
 def seed_for(root: int, path: str, bits: int = 63) -> int:
     """A seed for one use, e.g. `seed_for(config.seed, "fold=3/rl/member=2/env")`: a hash, so order and worker do not matter.
 
@@ -200,9 +203,16 @@ class Run:
         write_atomically(file, canonical_json({**timing, name: round(seconds, 3)}))
 
     def write_result(self, result: dict[str, Any]) -> Path:
-        """result.json: the caller puts in only what follows from config, data content and seed."""
+        """result.json: the caller puts in only what follows from config, data content and seed.
+
+        Where the run lies in the default place, `runs/latest` now points to it.
+        """
         file = self.path / "result.json"
         write_atomically(file, canonical_json(result))
+        if self.path.parent == RUNS:
+            link = RUNS / f".{uuid.uuid4().hex}.partial"
+            link.symlink_to(self.path.name)
+            os.replace(link, RUNS / "latest")
         return file
 
     def read_result(self) -> dict[str, Any]:
@@ -249,5 +259,5 @@ class TrialLedger:
 def _fresh(verb: str) -> Path:
     """A name that no run has yet: by the second, then numbered."""
     base = f"{verb}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}"
-    names = (Path("runs") / (base if n == 1 else f"{base}-{n}") for n in range(1, 1000))
+    names = (RUNS / (base if n == 1 else f"{base}-{n}") for n in range(1, 1000))
     return next(path for path in names if not path.exists())

@@ -9,6 +9,7 @@ parts what learns from what judges.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from rlaif_ray.errors import DataError
@@ -69,17 +70,22 @@ def walk_forward(
     """
     judged = n_rows - 1
     test_size = int(judged * test_fraction) // folds
+    if test_size == 0:
+        raise DataError(f"{n_rows} rows do not fill {folds} test blocks; bring more bars, or lower --backtest.folds")
     first_test = judged - test_size * folds
     built = []
     for k in range(folds):
         start = first_test + k * test_size
-        built.append(_fold(str(k), warmup, start, slice(start, start + test_size), "test", forecaster_fraction, inner_windows, horizon, embargo))
-    built.append(_fold("live", warmup, n_rows, slice(n_rows - 1, n_rows), "live", forecaster_fraction, inner_windows, horizon, 0))
+        test = slice(start, start + test_size)
+        built.append(_fold(str(k), warmup, start, test, "test", forecaster_fraction, inner_windows, horizon, embargo))
+    last = slice(n_rows - 1, n_rows)
+    built.append(_fold("live", warmup, n_rows, last, "live", forecaster_fraction, inner_windows, horizon, 0))
     return built
 
 
 def _fold(
-    name: str, warmup: int, cut: int, last_rows: slice, role: Role, forecaster_fraction: float, inner_windows: int, horizon: int, embargo: int
+    name: str, warmup: int, cut: int, last_rows: slice, role: Role, forecaster_fraction: float, inner_windows: int, horizon: int,
+    embargo: int,
 ) -> Fold:  # fmt: skip
     """Everything before row `cut` may be learnt from; the live fold needs no embargo, for nothing is judged in it."""
     gap = horizon + 1 + embargo
@@ -91,11 +97,12 @@ def _fold(
     width = (train_stop - b_start) // inner_windows
     if b_start - warmup <= gap or width <= gap or b_stop - validation_start <= gap:
         raise DataError(
-            f"{max(span, 0)} training bars are too few for fold {name}: a block of at least {gap + 1} bars is needed for the forecaster, each of "
-            f"{inner_windows} inner windows and validation; bring more bars, or lower --backtest.folds, --backtest.test_fraction or --forecast.horizons"
+            f"{max(span, 0)} training bars are too few for fold {name}: a block of at least {gap + 1} bars is needed for the "
+            f"forecaster, each of {inner_windows} inner windows and validation; bring more bars, or lower --backtest.folds, "
+            f"--backtest.test_fraction or --forecast.horizons"
         )
     starts = [b_start + i * width for i in range(inner_windows)] + [train_stop]
-    windows = [Window("train", slice(warmup, a - embargo), slice(a, b)) for a, b in zip(starts, starts[1:], strict=False)]
+    windows = [Window("train", slice(warmup, a - embargo), slice(a, b)) for a, b in pairwise(starts)]
     windows.append(Window("validation", slice(warmup, validation_start - embargo), slice(validation_start, b_stop)))
     windows.append(Window(role, slice(warmup, cut - embargo), last_rows))
     return Fold(name, slice(warmup, b_start - embargo), tuple(windows))

@@ -130,6 +130,9 @@ def test_default_directories_are_new(tmp_path, monkeypatch):
     assert first.path != second.path
     assert first.path.parts[0] == "runs"
     assert first.path.name.startswith("pipeline-20")
+    first.write_result({"n": 1})
+    second.write_result({"n": 2})
+    assert Run.open("runs/latest").read_result() == {"n": 2}
 
 
 def test_result_says_only_what_it_is_given(tmp_path):
