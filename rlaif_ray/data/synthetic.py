@@ -44,22 +44,20 @@ _MARKET_VOLATILITY, _SECTOR_VOLATILITY, _SECTORS = 0.008, 0.004, 5  # a session
 _GAP_SHARE, _GAP_SHARE_INSIDE = 0.20, 0.01  # share of a bar's variance that falls before its open: first bar of a session, later bars
 _LARGEST = 12.0  # standard deviations; keeps every gross return positive and cuts both tails alike
 
-# Tone is what is said, not which words say it: each pair of lines, or of neighbouring pairs, uses the same words for good and for bad news.
+# (good, bad). The two of a pair use the same words, so tone lies in who did what and no count of words can tell it.
 _HEADLINES = (
     ("{}: profit rose while costs fell", "{}: costs rose while profit fell"),
     ("{} cuts its debt, not its dividend", "{} cuts its dividend, not its debt"),
-    ("{} shares fell less than feared", "{} shares rose less than hoped"),
-    ("{} shares rose more than hoped", "{} shares fell more than feared"),
-    ("{} sees its record loss narrow", "{} sees its record profit narrow"),
-    ("{} sees its record profit widen", "{} sees its record loss widen"),
-    ("{} did not miss its target", "{} did not beat its target"),
-    ("{} did beat its target", "{} did miss its target"),
+    ("{} fell less than feared, its rival rose less than hoped", "{} rose less than hoped, its rival fell less than feared"),
+    ("{} sees its record loss narrow and its lead widen", "{} sees its lead narrow and its record loss widen"),
+    ("{} did not miss its target, the sector did not beat it", "{} did not beat its target, the sector did not miss it"),
     ("Analysts expected a weak quarter at {} and saw a strong one", "Analysts expected a strong quarter at {} and saw a weak one"),
     ("The downgrade of {} is withdrawn, the upgrade stands", "The upgrade of {} is withdrawn, the downgrade stands"),
-    ("{} gains customers where its rival loses them", "{} loses customers where its rival gains them"),
-    ("{} won the appeal and lost only the first trial", "{} lost the appeal and won only the first trial"),
+    ("{} gains customers, its rival loses some", "{} loses customers, its rival gains some"),
+    ("{} won the appeal that matters, having lost the first trial", "{} lost the appeal that matters, having won the first trial"),
+    ("{} beats its own forecast, if not the lowest one", "{} beats the lowest forecast, if not its own one"),
 )
-_EMPHASIS = (", if only just", ", by a wide margin")  # |score| below and above 1
+_EMPHASIS = (" (brief)", " (urgent)")  # |score| below and above 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,7 +344,8 @@ def _bars(symbol: str, path: _Path) -> pl.DataFrame:
     open_, high, low, close = path.prices.T
     frame = pl.DataFrame({
         "timestamp": ends[:n], "known_at": ends[:n], "session": market.sessions[:n], "open": open_, "high": high, "low": low,
-        "close": close, "volume": path.volume, "dividend": path.dividend, "split": path.split, "tradable": path.tradable, "delisted": np.zeros(n, bool),
+        "close": close, "volume": path.volume, "dividend": path.dividend, "split": path.split, "tradable": path.tradable,
+        "delisted": np.zeros(n, bool),
     })  # fmt: skip
     if n < len(market.ends):
         gone = {"dividend": 0.0, "split": 1.0, "tradable": False, "delisted": True}
