@@ -25,7 +25,8 @@ def bars(**columns: list[float] | np.ndarray) -> Panel:
     given = {"dividend": np.zeros(n), "split": np.ones(n), **columns}
     frame = pl.DataFrame({"symbol": ["A"] * n, "timestamp": times, "known_at": times} | {k: np.asarray(v, float) for k, v in given.items()})
     frame = frame.with_columns(pl.lit(None, pl.Float64).alias(c) for c in PRICE_COLUMNS if c not in columns)
-    return Panel.of(frame.with_columns(pl.col("timestamp", "known_at").dt.replace_time_zone("UTC").cast(UTC), pl.col(*PRICE_COLUMNS).fill_nan(None)))
+    utc = pl.col("timestamp", "known_at").dt.replace_time_zone("UTC").cast(UTC)
+    return Panel.of(frame.with_columns(utc, pl.col(*PRICE_COLUMNS).fill_nan(None)))
 
 
 def market(seed: int = 5, rows: int = ROWS) -> Panel:

@@ -1,0 +1,108 @@
+"""Features of every symbol on the cluster: bars from the lake, one symbol a task, features back to the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+import ray
+
+from rlaif_ray.core import KEYS, Panel, content_hash
+from rlaif_ray.data.lake import Lake
+from rlaif_ray.errors import MissingDataError
+from rlaif_ray.features import technical
+from rlaif_ray.features.catalog import CROSS_SECTION, FEATURES, TECHNICAL, computable, spec
+from rlaif_ray.features.cross_section import cross_section
+
+BARS = "bars"
+TABLE, ACROSS = "features_technical", "features_cross_section"
+_COMPARED = tuple(dict.fromkeys(spec(n).inputs[0] for n in CROSS_SECTION))
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a pass over all symbols made."""
+
+    names: tuple[str, ...]  # features that at least one symbol has, in the catalogue's order
+    absent: tuple[str, ...]  # features that the source's columns do not allow
+    rows: int  # symbol-bars that were computed
+    added: int  # rows that the lake did not have yet, of both tables
+    data_version: str  # hash of the features' content
+    versions: dict[str, int]  # table -> the Delta version that holds them: where, not what
+
+
+def compute(lake: Lake, symbols: Sequence[str], *, bars_version: int | None = None) -> Computed:
+    """Compute all features of `symbols` and append them to the lake.
+
+    Pass one takes the table `bars` and writes `features_technical`, one symbol a block. Pass two compares the symbols at
+    each moment and writes `features_cross_section`. Both tables have one fixed schema, the catalogue's: what a symbol's
+    bars do not allow is null there, and `read` leaves out what no symbol has. Computing again adds nothing.
+
+    Parameters
+    ----------
+    symbols : the universe; it is what cross-sectional features compare with.
+    bars_version : Delta version of `bars` to read; None: the newest.
+
+    Raises `MissingDataError` for a symbol without bars.
+    """
+    blocks = ray.data.from_items([{"symbol": s} for s in symbols], override_num_blocks=len(symbols))
+    done = blocks.map_batches(
+        _one_symbol, batch_size=1, batch_format="pyarrow", fn_kwargs={"lake": lake, "bars_version": bars_version}
+    ).materialize()  # fmt: skip
+    passed = done.select_columns(["symbol", "rows", "added", "names", "hash"]).take_all()
+    compared = done.select_columns(["compared"]).to_arrow_refs()
+    added_across, names_across, hash_across = ray.get(_all_symbols.remote(lake, *compared))
+    names = {n for row in passed for n in row["names"]} | set(names_across)
+    stateless = [s.name for s in FEATURES if s.kind != "fact"]
+    return Computed(
+        tuple(n for n in stateless if n in names),
+        tuple(n for n in stateless if n not in names),
+        sum(row["rows"] for row in passed),
+        sum(row["added"] for row in passed) + added_across,
+        content_hash([sorted((row["symbol"], row["hash"]) for row in passed), hash_across]),
+        {table: lake.version(table) for table in (TABLE, ACROSS)},
+    )
+
+
+def read(lake: Lake, symbols: Sequence[str] | None = None, versions: dict[str, int] | None = None) -> Panel:
+    """All state-free features from the lake as one panel (see `asof.build_cube`), without columns that no symbol has.
+
+    `versions` : those of a `Computed`; None: the newest.
+    """
+    own, across = (lake.read(t, symbols, (versions or {}).get(t)) for t in (TABLE, ACROSS))
+    frame = own.join(across, on=["symbol", "timestamp"], how="left", suffix=":across", validate="1:1")
+    frame = frame.with_columns(pl.max_horizontal("known_at", "known_at:across").alias("known_at")).drop("known_at:across")
+    return Panel(frame.drop(c for c in frame.columns if frame[c].null_count() == frame.height).sort("symbol", "timestamp"))
+
+
+def _one_symbol(batch: pa.Table, lake: Lake, bars_version: int | None) -> pa.Table:
+    """One row in, one row out; the features go to the lake, those that are compared travel on as an Arrow stream."""
+    symbol = batch["symbol"][0].as_py()
+    bars = lake.read(BARS, [symbol], bars_version)
+    if not bars.height:
+        raise MissingDataError(f"no bars of {symbol!r} in {lake.uri}/{lake.dataset}; ingest it first, or take it out of data.names")
+    features = technical.apply(Panel.of(bars))
+    added = lake.append(TABLE, _whole(features.frame, TECHNICAL), symbol)
+    compared = features.frame.select(*KEYS, *[c for c in _COMPARED if c in features.columns])
+    return pa.table({
+        "symbol": [symbol], "rows": [features.frame.height], "added": [added], "names": [list(features.columns)],
+        "hash": [content_hash(features.frame)], "compared": pa.array([compared.write_ipc_stream(None).getvalue()], pa.large_binary()),
+    })  # fmt: skip
+
+
+@ray.remote
+def _all_symbols(lake: Lake, *blocks: pa.Table) -> tuple[int, tuple[str, ...], str]:
+    """Rows added, names and content hash of the cross-sectional features."""
+    streams = [stream for block in blocks for stream in block["compared"].to_pylist()]
+    panel = Panel(pl.concat([pl.read_ipc_stream(s) for s in streams], how="diagonal").sort("symbol", "timestamp"))
+    features = cross_section(panel)
+    added = lake.append(ACROSS, _whole(features.frame, CROSS_SECTION), "all")
+    return added, computable(CROSS_SECTION, panel.columns), content_hash(features.frame)
+
+
+def _whole(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """The table's full schema: a column that these bars do not allow is null."""
+    absent = [pl.lit(None, pl.Float32).alias(n) for n in names if n not in frame.columns]
+    return frame.with_columns(absent).select(*KEYS, *names)
