@@ -95,7 +95,8 @@ class RuleAnalyst:
                 lean = f", {push:+.2f} deviations" if push else ""
                 claims.append(Claim(term.feature, value, f"{term.words}: {value:.4g}{lean}"))
         cap = None if finding.max_weight is None else WIDEST_WEIGHT * float(finding.max_weight[a])
-        narrative = f"{self.name} sees {symbol} {'up' if p_up > 0.5 else 'down'} against the universe in {self.horizon_bars} bars, p {p_up:.3f}"
+        way = "up" if p_up > 0.5 else "down"
+        narrative = f"{self.name} sees {symbol} {way} against the universe in {self.horizon_bars} bars, p {p_up:.3f}"
         return Opinion(self.name, view.as_of, symbol, self.horizon_bars, p_up, tuple(claims), narrative, prompt_hash, cap)
 
     def _abstain(self, view: MarketView, symbol: str, reason: str) -> Abstention:

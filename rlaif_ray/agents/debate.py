@@ -12,11 +12,11 @@ from rlaif_ray.errors import DataError
 MANAGER = "manager"
 CARRIED = 2  # authors whose claims the manager repeats
 
-# (view, moment of the opinions, p_up (A,K)) -> weights (A,K), rows summing to 1 over who spoke
-Weigh = Callable[[MarketView, np.datetime64, np.ndarray], np.ndarray]
+# (view, moment of the opinions, authors (K,), p_up (A,K)) -> weights (A,K), at least 0 for who spoke
+Weigh = Callable[[MarketView, np.datetime64, tuple[str, ...], np.ndarray], np.ndarray]
 
 
-def equal_weights(view: MarketView, opined_at: np.datetime64, p_up: np.ndarray) -> np.ndarray:
+def equal_weights(view: MarketView, opined_at: np.datetime64, authors: tuple[str, ...], p_up: np.ndarray) -> np.ndarray:
     """(A,K) the same for everyone who spoke."""
     return np.isfinite(p_up).astype(np.float64)
 
@@ -49,7 +49,7 @@ def verdicts(view: MarketView, opinions: Sequence[Opinion | Abstention], weigh: 
     moments, horizons = {o.as_of for o in opinions}, {o.horizon_bars for o in opinions}
     if len(moments) > 1 or len(horizons) > 1:
         raise DataError(f"the manager was given opinions of {len(moments)} moments and {len(horizons)} horizons; expected one of each")
-    authors = list(dict.fromkeys(o.author for o in opinions))
+    authors = tuple(dict.fromkeys(o.author for o in opinions))
     rows = {s: a for a, s in enumerate(view.symbols)}
     said: dict[tuple[int, int], Opinion] = {
         (rows[o.symbol], authors.index(o.author)): o for o in opinions if isinstance(o, Opinion)
@@ -57,7 +57,7 @@ def verdicts(view: MarketView, opinions: Sequence[Opinion | Abstention], weigh: 
     p_up = np.full((len(rows), len(authors)), np.nan)
     for at, opinion in said.items():
         p_up[at] = opinion.p_up
-    weights = np.where(np.isfinite(p_up), weigh(view, moments.pop(), p_up), 0.0)
+    weights = np.where(np.isfinite(p_up), weigh(view, moments.pop(), authors, p_up), 0.0)
     pooled, horizon = pool(p_up, weights), horizons.pop()
     out: list[Opinion | Abstention] = []
     for a, symbol in enumerate(view.symbols):
@@ -77,7 +77,9 @@ def _verdict(as_of: np.datetime64, symbol: str, p_up: float, heard: list[tuple[O
     against = " and ".join(f"{o.author} (weight {w / total:.2f}, p {o.p_up:.3f})" for o, w in moved if o not in with_it)
     narrative = f"p {p_up:.3f} on {symbol}: carried by {carried or 'no one alone'}" + (f", against {against}" if against else "")
     caps = [o.max_weight for o, _ in heard if o.max_weight is not None]
+    claims = tuple(claim for o, _ in moved for claim in o.claims)
+    weights = {f"weight/{o.author}": w / total for o, w in heard}
+    first = moved[0][0]
     return Opinion(
-        MANAGER, as_of, symbol, moved[0][0].horizon_bars, p_up, tuple(c for o, _ in moved for c in o.claims), narrative, moved[0][0].prompt_hash,
-        min(caps) if caps else None, {f"weight/{o.author}": w / total for o, w in heard},
+        MANAGER, as_of, symbol, first.horizon_bars, p_up, claims, narrative, first.prompt_hash, min(caps) if caps else None, weights
     )  # fmt: skip

@@ -16,6 +16,6 @@ def build(section: Feedback, authors: tuple[str, ...], *, seed: int) -> Settings
     from rlaif_ray.feedback.reward_model import Settings
 
     return Settings(
-        authors, CONTEXT, hidden=section.hidden, epochs=section.epochs, learning_rate=section.learning_rate, weight_decay=section.weight_decay,
-        temperature=section.temperature, seed=seed,
+        authors, CONTEXT, hidden=section.hidden, epochs=section.epochs, learning_rate=section.learning_rate,
+        weight_decay=section.weight_decay, temperature=section.temperature, seed=seed,
     )  # fmt: skip

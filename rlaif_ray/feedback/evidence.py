@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,16 +51,17 @@ def split_held_out(pairs: PairTable, share: float = HELD_OUT) -> tuple[PairTable
 
 
 def held_out(
-    context: np.ndarray, outcomes: OutcomeTable, p_up: np.ndarray, pairs: PairTable, settings: Settings, *, min_pairs: int, resamples: int, seed: int
-) -> dict[str, Any]:
+    context: np.ndarray, outcomes: OutcomeTable, p_up: np.ndarray, pairs: PairTable, settings: Settings, *, min_pairs: int,
+    resamples: int, seed: int,
+) -> dict[str, Any]:  # fmt: skip
     """Accuracy on later dates of a judge fitted on the earlier ones, beside an author-average baseline.
 
     The baseline prefers the author whose mean score was higher on the earlier pairs' outcomes. `gain` is accuracy less
-    that of the baseline on the same pairs; `claimed` only where the intervals of both lie above chance and above 0.
+    that of the baseline on the same pairs. None where there are too few pairs to fit or to judge.
     """
     earlier, later = split_held_out(pairs)
     if len(earlier) < min_pairs or not len(later):
-        return {"n_pairs": len(later), "accuracy": None, "author_average": None, "gain": None, "claimed": False}
+        return {"n_pairs": len(later), "accuracy": None, "author_average": None, "gain": None}
     judge = fit_judge(context, p_up, earlier, settings, min_pairs=min_pairs)
     assert isinstance(judge, RewardModel)
     ours = _right(judge.rewards(context[later.date, later.asset], p_up[later.date, later.asset]), later)
@@ -69,8 +71,12 @@ def held_out(
     groups = clusters_of(later.opened_row, outcomes.horizon_bars)
     names = {"accuracy": ours, "author_average": theirs, "gain": ours - theirs}
     out: dict[str, Any] = {name: clustered_interval(x, groups, resamples=resamples, seed=seed) for name, x in names.items()}
-    claimed = out["accuracy"]["low"] > 0.5 and out["gain"]["low"] > 0.0
-    return {"n_pairs": len(later), **out, "claimed": bool(claimed)}
+    return {"n_pairs": len(later), **out}
+
+
+def shows_skill(fair: Mapping[str, Any]) -> bool:
+    """Whether one held-out result, by itself, lies above both chance and the author-average baseline. Who looks often must say how often."""
+    return fair["accuracy"] is not None and bool(fair["accuracy"]["low"] > 0.5 and fair["gain"]["low"] > 0.0)
 
 
 def track_records(outcomes: OutcomeTable, p_up: np.ndarray, rows: slice, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:

@@ -42,7 +42,7 @@ class OutcomeTable:
     @property
     def hit(self) -> np.ndarray:
         """(T,A,K) 1 where the stated direction came true, 0 where not, NaN where none was stated or closed."""
-        return np.where(self.gross == 0, np.nan, np.where(np.isnan(self.gross), np.nan, self.gross > 0))
+        return np.where(np.isnan(self.gross) | (self.gross == 0), np.nan, self.gross > 0)
 
     def of(self, opinion: Opinion) -> Outcome:
         """The outcome of one opinion of the table; `MissingDataError` while it is open."""
@@ -51,7 +51,8 @@ class OutcomeTable:
             raise MissingDataError(f"no outcome for {opinion.author} on {opinion.symbol} at {opinion.as_of}; it is not in this table")
         at = t, self.symbols.index(opinion.symbol), self.authors.index(opinion.author)
         if np.isnan(self.score[at]):
-            raise MissingDataError(f"{opinion.author} on {opinion.symbol} at {opinion.as_of} closes {self.horizon_bars} bars later; it is still open")
+            who = f"{opinion.author} on {opinion.symbol} at {opinion.as_of}"
+            raise MissingDataError(f"{who} is open: {self.horizon_bars} bars have not passed, or a price is missing")
         return Outcome(
             opinion.id, opinion.author, opinion.symbol, opinion.as_of, self.closed_at[t], self.horizon_bars, float(self.score[at]),
             float(self.gross[at]), float(self.cost[at]), float(self.net[at]),
@@ -71,7 +72,7 @@ def close(opinions: OpinionTable, cube: Cube, *, cost_per_side: float, until_row
     Raises `DataError` where the table and the cube do not speak of the same symbols and moments.
     """
     if opinions.symbols != cube.symbols:
-        raise DataError(f"opinions on {len(opinions.symbols)} symbols meet a cube of {len(cube.symbols)} others; expected the same, in order")
+        raise DataError(f"opinions on {len(opinions.symbols)} symbols meet a cube of {len(cube.symbols)}; expected the same ones, in order")
     opened = np.searchsorted(cube.known_at, opinions.as_of)
     if len(opened) and (opened.max() >= len(cube.times) or (cube.known_at[opened] != opinions.as_of).any()):
         raise DataError("an opinion was given between two decision moments of the cube; expected its as_of to be one of known_at")
@@ -84,8 +85,9 @@ def close(opinions: OpinionTable, cube: Cube, *, cost_per_side: float, until_row
     cost = np.where(np.isnan(gross), np.nan, 2.0 * cost_per_side * (opinions.p_up != 0.5))
     closed_at = np.where(closed <= last, cube.known_at[np.minimum(closed, last)], np.datetime64("NaT", "us"))
     return OutcomeTable(
-        opinions.as_of, opened, closed, closed_at, opinions.symbols, opinions.authors, h, residual, climatology, score, gross, cost, gross - cost
-    )
+        opinions.as_of, opened, closed, closed_at, opinions.symbols, opinions.authors, h, residual, climatology, score,
+        gross, cost, gross - cost,
+    )  # fmt: skip
 
 
 def residual_returns(cube: Cube, rows: np.ndarray, horizon_bars: int) -> np.ndarray:

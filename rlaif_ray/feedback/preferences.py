@@ -54,7 +54,9 @@ def pairs(outcomes: OutcomeTable, *, tie: float) -> PairTable:
     return PairTable(date, asset, chosen, rejected, np.abs(margin), outcomes.opened_row[date], outcomes.closed_row[date])
 
 
-def preference(table: PairTable, index: int, outcomes: OutcomeTable, opinions: Mapping[tuple[np.datetime64, str, str], Opinion]) -> Preference[Opinion]:
+def preference(
+    table: PairTable, index: int, outcomes: OutcomeTable, opinions: Mapping[tuple[np.datetime64, str, str], Opinion]
+) -> Preference[Opinion]:  # fmt: skip
     """One pair as a value. `opinions` finds an opinion by (as_of, symbol, author).
 
     Raises `DataError` when the two did not answer the same question from the same evidence.

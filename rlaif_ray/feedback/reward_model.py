@@ -18,7 +18,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from rlaif_ray.core import MarketView, content_hash
-from rlaif_ray.errors import CheckpointError, NotFittedError
+from rlaif_ray.errors import CheckpointError, DataError, NotFittedError
 from rlaif_ray.feedback.context import context_features
 from rlaif_ray.feedback.preferences import PairTable
 
@@ -192,25 +192,35 @@ def load_judge(folder: str | Path) -> Judge:
     return model
 
 
-def weigh_with(judge: Judge) -> Callable[[MarketView, np.datetime64, np.ndarray], np.ndarray]:
-    """How a manager asks the judge: (view, moment of the opinions, p_up (A,K)) -> weights (A,K), in the context of that moment."""
+def weigh_with(judge: Judge) -> Callable[[MarketView, np.datetime64, tuple[str, ...], np.ndarray], np.ndarray]:
+    """How a manager asks the judge: (view, moment of the opinions, authors (K,), p_up (A,K)) -> weights (A,K).
 
-    def weigh(view: MarketView, opined_at: np.datetime64, p_up: np.ndarray) -> np.ndarray:
+    The context is that of the moment of the opinions, as in training. Raises `DataError` for an author that it never judged.
+    """
+
+    def weigh(view: MarketView, opined_at: np.datetime64, authors: tuple[str, ...], p_up: np.ndarray) -> np.ndarray:
+        strangers = [a for a in authors if a not in judge.authors]
+        if strangers:
+            raise DataError(f"the judge knows {', '.join(judge.authors)}; it cannot weigh {', '.join(strangers)}")
+        columns = [judge.authors.index(a) for a in authors]
+        known = np.full((len(p_up), len(judge.authors)), np.nan)
+        known[:, columns] = p_up
         history = view.history()
-        return judge.weights(context_features(history, [history.row(opined_at)])[0], p_up)
+        return judge.weights(context_features(history, [history.row(opined_at)])[0], known)[:, columns]
 
     return weigh
 
 
 def _network(inputs: int, hidden: int, generator: torch.Generator) -> torch.nn.Sequential:
     """One hidden ReLU layer. Drawn from `generator`, never from the global state; the head starts at zero: equal weights."""
-    net = torch.nn.Sequential(torch.nn.utils.skip_init(torch.nn.Linear, inputs, hidden), torch.nn.ReLU(), torch.nn.utils.skip_init(torch.nn.Linear, hidden, 1))
+    first, head = (torch.nn.utils.skip_init(torch.nn.Linear, *shape) for shape in ((inputs, hidden), (hidden, 1)))
+    assert isinstance(first, torch.nn.Linear) and isinstance(head, torch.nn.Linear)
+    bound = (3.0 / inputs) ** 0.5
     with torch.no_grad():
-        net[0].weight.uniform_(-(3.0 / inputs) ** 0.5, (3.0 / inputs) ** 0.5, generator=generator)
-        net[0].bias.zero_()
-        net[2].weight.zero_()
-        net[2].bias.zero_()
-    return net
+        first.weight.uniform_(-bound, bound, generator=generator)
+        for rest in (first.bias, head.weight, head.bias):
+            rest.zero_()
+    return torch.nn.Sequential(first, torch.nn.ReLU(), head)
 
 
 def _scale(x: np.ndarray, scaled: int) -> tuple[np.ndarray, np.ndarray]:
