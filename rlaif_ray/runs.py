@@ -28,7 +28,6 @@ from rlaif_ray.config import Config
 from rlaif_ray.core import canonical_json, content_hash
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 
-
 RUNS = Path("runs")
 
 

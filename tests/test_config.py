@@ -31,14 +31,17 @@ def test_the_order_of_type_and_its_knobs_does_not_matter():
 
 
 def test_values_are_read_as_yaml():
-    config = load_config(overrides={"rl.hidden": "[8, 4]", "forecast.horizons": "[1, 3]", "data.start": "2001-02-03", "data.dataset": "null"})
+    texts = {"rl.hidden": "[8, 4]", "forecast.horizons": "[1, 3]", "data.start": "2001-02-03", "data.dataset": "null"}
+    config = load_config(overrides=texts)
     assert config.rl.hidden == (8, 4)
     assert config.forecast.horizons == (1, 3)
     assert str(config.data.start) == "2001-02-03"
     assert config.data.dataset is None
 
 
-@pytest.mark.parametrize(("text", "says"), [("- 1\n", "expected sections"), ("rl: [\n", "is not YAML"), ("rl: {updats: 1}\n", "rl.updates")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("- 1\n", "expected sections"), ("rl: [\n", "is not YAML"), ("rl: {updats: 1}\n", r"rl\.updates")]
+)
 def test_a_bad_file_is_one_line(tmp_path, text, says):
     file = tmp_path / "bad.yaml"
     file.write_text(text)
@@ -69,8 +72,9 @@ def test_every_known_knob_can_be_set_to_its_default():
     for knob, (default, _) in known_knobs().items():
         section, _, name = knob.partition(".")
         kind = "synthetic" if section != "data" else next(k for k in ("synthetic", "csv", "sp500") if name in sources[k].model_fields)
-        value = "x" if knob == "data.path" else kind if knob == "data.type" else "null" if default is None else str(list(default) if isinstance(default, tuple) else default)
-        overrides = {"data.type": kind, knob: value} | ({"data.path": "x"} if kind == "csv" else {})
+        text = "null" if default is None else str(list(default) if isinstance(default, tuple) else default)
+        needed = {"data.type": kind} | ({"data.path": "x"} if kind == "csv" else {})
+        overrides = {knob: text, **needed}
         assert load_config(overrides=overrides)
 
 

@@ -36,7 +36,8 @@ def test_a_stage_is_computed_once_and_found_again_after_reopening(tmp_path):
 
 def test_another_input_is_another_stage(tmp_path):
     run = Run.create("pipeline", Config(), tmp_path / "run")
-    stages = [run.stage("features", "data-1"), run.stage("features", "data-2"), run.stage("forecast", "data-1"), run.stage("features", "data-1", 3)]
+    inputs = [("features", "data-1"), ("features", "data-2"), ("forecast", "data-1"), ("features", "data-1", 3)]
+    stages = [run.stage(*each) for each in inputs]
     assert len({stage.key for stage in stages}) == 4
     assert run.stage("features", "data-1").key == stages[0].key
 

@@ -91,7 +91,7 @@ def test_what_judges_is_parted_from_what_learns():
 
 
 def test_more_folds_than_rows_to_test_is_refused():
-    with pytest.raises(DataError, match="backtest.folds"):
+    with pytest.raises(DataError, match=r"--backtest\.folds"):
         walk_forward(300, **{**SMALL, "folds": 200})
 
 
