@@ -1,0 +1,228 @@
+"""Ingest: every symbol read and cleaned by its own Ray task; nothing is written until all of them are good."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+import pyarrow as pa
+import ray
+
+from rlaif_ray.core import Source, content_hash
+from rlaif_ray.data.asof import cut
+from rlaif_ray.data.clean import OHLC, clean, fill_sessions
+from rlaif_ray.data.events import price_kind
+from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.sessions import DAY, bars_per_year, schedule
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError, RlaifError
+
+SHARD_SYMBOLS = 32  # symbols a commit: a commit costs 30 ms, its rows lie in memory together
+GONE_SESSIONS = 10  # a symbol without bars for longer, while others go on, is taken as delisted
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """What came in. `versions` are locators (table -> Delta version); all else follows from the data and the settings."""
+
+    symbols: tuple[str, ...]
+    rows: int
+    quality: dict[str, dict[str, Any]]
+    data_version: str
+    price_kind: Literal["raw", "split_adjusted", "vendor_adjusted"]
+    bar_s: float
+    bars_per_year: float
+    versions: dict[str, int]
+
+
+def ingest(
+    source: Source, lake: Lake, *, start: dt.date | None = None, end: dt.date | None = None, latency_s: float = 0.0
+) -> Ingest:  # fmt: skip
+    """Read, check, clean and append a source's tables to the lake, one Ray task a symbol.
+
+    Parameters
+    ----------
+    source : with `calendar` and `price_kind` if it knows them; else XNYS, and the set's split days tell.
+    start, end : first and last day kept. Symbols without two bars between them are left out, and `quality` says so.
+    latency_s : seconds from a bar's end until it is known.
+
+    A symbol whose bars end more than 10 sessions before the set's is taken as delisted: a row without prices, one session
+    after its last, says so (`quality`: `ends_early`), and the simulator closes the position at a loss. One that ends less
+    early is a halt. Prices that are not raw have their splits in them, so their `split` column becomes 1.
+
+    Raises the first symbol's error before anything is written; `DataError` for fewer than two symbols or two bar sizes.
+    """
+    symbols = sorted(source.symbols())
+    _need_two(symbols, "the source has", "check data.path and data.names")
+    calendar = getattr(source, "calendar", "XNYS")
+    stored = ray.put(source)
+    refs: dict[str, Any] = {s: _read_symbol.remote(stored, s, calendar, start, end, latency_s) for s in symbols}
+    reports = dict(zip(symbols, ray.get([summary for summary, _ in refs.values()]), strict=True))
+    _raise_first(reports)
+    kept = [s for s in symbols if reports[s]["rows"]]
+    _need_two(kept, f"between {start} and {end} there is", "check data.start and data.end")
+    bar = _one_bar_size({s: reports[s] for s in kept})
+    kind: Any = getattr(source, "price_kind", None) or price_kind(
+        sum(reports[s]["split_days"] for s in kept), sum(reports[s]["split_jumps"] for s in kept)
+    )
+    last = max(reports[s]["last_session"] for s in kept)
+    _refuse_other_latency(lake, kept, min(reports[s]["delay_s"] for s in kept))
+
+    fetched_at = dt.datetime.now(dt.UTC)
+    for shard in _shards(kept):
+        tables: dict[str, list[pl.DataFrame]] = {}
+        for symbol in shard:
+            for name, table in ray.get(refs.pop(symbol)[1]).items():
+                frame = pl.DataFrame(pl.from_arrow(table))
+                if name == "bars":
+                    frame = _finish(frame, kind, calendar, bar, last, reports[symbol])
+                tables.setdefault(name, []).append(frame)
+        for name, frames in tables.items():
+            # A back-adjusted history is rewritten by every event: it was never point in time, so its moments stay.
+            moment = None if name == "bars" and kind != "raw" else fetched_at
+            lake.append(name, pl.concat(frames), f"{shard[0]}..{shard[-1]}", revised_at=moment)
+    first = min(reports[s]["first_session"] for s in kept)
+    return Ingest(
+        tuple(kept), sum(reports[s]["rows"] for s in kept), _public(reports, lake, kept, start, end),
+        data_version(lake, kept, start, end), kind, bar.total_seconds(), bars_per_year(calendar, bar, first, last),
+        {table: lake.version(table) for table in _source_tables(lake)},
+    )  # fmt: skip
+
+
+@ray.remote(num_returns=2)
+def _read_symbol(
+    source: Source, symbol: str, calendar: str, start: dt.date | None, end: dt.date | None, latency_s: float
+) -> tuple[dict[str, Any] | RlaifError, dict[str, pa.Table]]:  # fmt: skip
+    """A small report (or the error, so that the driver raises the first by symbol) and the clean tables."""
+    try:
+        tables = source.read(symbol)
+        whole = tables["bars"]
+        bars = cut(whole, start, end)
+        if bars.height < 2 <= whole.height:
+            return {"rows": 0, "note": f"{bars.height} of {whole.height} bars lie between {start} and {end}"}, {}
+        bars = bars.with_columns(pl.col("known_at") + dt.timedelta(seconds=latency_s))
+        bars, report = clean(bars, calendar=calendar)
+    except RlaifError as error:
+        return error, {}
+    alive = bars.filter(~pl.col("delisted"))
+    report |= {
+        "first_session": alive["session"][0], "last_session": alive["session"][-1],
+        "delay_s": _delay_s(bars),
+    }  # fmt: skip
+    facts = {name: cut(table, start, end) for name, table in tables.items() if name != "bars"}
+    return report, {name: table.to_arrow() for name, table in {"bars": bars, **facts}.items()}
+
+
+def _finish(
+    bars: pl.DataFrame, kind: str, calendar: str, bar: dt.timedelta, last: dt.date, report: dict[str, Any]
+) -> pl.DataFrame:  # fmt: skip
+    """What only the whole set can tell of one symbol: whether splits are in the prices, and whether it is gone."""
+    if kind != "raw":
+        bars = bars.with_columns(split=pl.lit(1.0))
+    report |= {"ends_early": False, "delisted": None}
+    gone = bars.filter("delisted")
+    if gone.height:
+        report["delisted"] = gone["session"][0].isoformat()
+        return bars
+    missed = schedule(calendar, report["last_session"] + DAY, last) if last > report["last_session"] else None
+    if missed is None or not missed.height:
+        return bars
+    if missed.height > GONE_SESSIONS:
+        delay = dt.timedelta(seconds=report["delay_s"])
+        gone = bars.tail(1).with_columns(
+            *[pl.lit(None, pl.Float64).alias(c) for c in (*OHLC, "volume")], timestamp=pl.lit(missed["close"][0]),
+            known_at=pl.lit(missed["close"][0] + delay), session=pl.lit(missed["session"][0]), dividend=pl.lit(0.0), split=pl.lit(1.0),
+            tradable=pl.lit(False), delisted=pl.lit(True),
+        ).cast(bars.schema)  # fmt: skip
+        report |= {"ends_early": True, "delisted": missed["session"][0].isoformat()}
+        return pl.concat([bars, gone])
+    if bar != DAY:
+        return bars
+    filled = fill_sessions(bars, calendar, last)
+    added = filled.height - bars.height
+    report |= {key: report[key] + added for key in ("rows", "gaps_filled", "halts")}
+    return filled
+
+
+def data_version(lake: Lake, symbols: Sequence[str], start: dt.date | None = None, end: dt.date | None = None) -> str:
+    """Content hash of the source's rows in the lake, latest revisions: equal wherever the same rows lie."""
+    hashes: dict[str, str] = {}
+    for name in _source_tables(lake):
+        for shard in _shards(symbols):
+            rows = lake.read(name, shard, start=start, end=end)
+            for (symbol,), frame in rows.partition_by("symbol", as_dict=True).items():
+                hashes[f"{name}/{symbol}"] = content_hash(frame)
+    return content_hash(hashes)
+
+
+def _source_tables(lake: Lake) -> list[str]:
+    return [t for t in lake.tables() if t in ("bars", "filings", "news")]
+
+
+def _public(
+    reports: Mapping[str, dict[str, Any]], lake: Lake, symbols: Sequence[str], start: dt.date | None, end: dt.date | None
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Reports in plain JSON types, with the bars that each symbol lacks while others have one."""
+    columns = ("timestamp", "symbol", "delisted")
+    grid = pl.concat([lake.read("bars", shard, start=start, end=end).select(columns) for shard in _shards(symbols)])
+    times = grid["timestamp"].unique().sort()
+    spans = grid.filter(~pl.col("delisted")).group_by("symbol").agg(
+        pl.len(), first=pl.col("timestamp").min(), last=pl.col("timestamp").max()
+    )  # fmt: skip
+    inside = times.search_sorted(spans["last"], "right") - times.search_sorted(spans["first"], "left")
+    missing = dict(zip(spans["symbol"], (inside.cast(pl.Int64) - spans["len"].cast(pl.Int64)).to_list(), strict=True))
+    private = ("first_session", "last_session", "delay_s", "bar_s")
+    return {s: {k: v for k, v in r.items() if k not in private} | {"gaps_left": missing.get(s, 0)} for s, r in reports.items()}
+
+
+def _need_two(symbols: Sequence[str], where: str, knobs: str) -> None:
+    if len(symbols) < 2:
+        found = f"one symbol only ({symbols[0]!r})" if symbols else "no symbol"
+        raise (DataError if symbols else MissingDataError)(f"{where} {found}; expected at least 2, a portfolio needs a choice: {knobs}")
+
+
+def _raise_first(reports: Mapping[str, Any]) -> None:
+    errors = [r for r in reports.values() if isinstance(r, RlaifError)]
+    if errors:
+        more = f" ({len(errors) - 1} more of {len(reports)} symbols have errors)" if len(errors) > 1 else ""
+        raise type(errors[0])(f"{errors[0]}{more}")
+
+
+def _one_bar_size(reports: Mapping[str, dict[str, Any]]) -> dt.timedelta:
+    by_size: dict[float, list[str]] = {}
+    for symbol, report in reports.items():
+        by_size.setdefault(report["bar_s"], []).append(symbol)
+    if len(by_size) > 1:
+        seen = "; ".join(f"{len(s)} of {dt.timedelta(seconds=b)} such as {s[0]!r}" for b, s in sorted(by_size.items()))
+        raise DataError(
+            f"symbols have bars of different sizes: {seen}; expected one size: "
+            f"narrow data.path by a glob such as *_15min.csv, or data.names"
+        )
+    return dt.timedelta(seconds=next(iter(by_size)))
+
+
+def _refuse_other_latency(lake: Lake, symbols: Sequence[str], delay_s: float) -> None:
+    """Rows with the same values are skipped, so their old `known_at` would silently stand."""
+    if "bars" not in lake.tables():
+        return
+    stored = lake.read("bars", symbols, revision="first")
+    if not stored.height:
+        return
+    before = _delay_s(stored)
+    if before != delay_s:
+        raise ConfigError(
+            f"the bars in {lake.uri}/{lake.dataset} are known {before:g} s after their end, these {delay_s:g} s; "
+            f"expected one data.latency_s a dataset: choose another data.dataset"
+        )
+
+
+def _delay_s(bars: pl.DataFrame) -> float:
+    """The source's usual delay: the least time from a bar's end to its `known_at`."""
+    least: Any = (bars["known_at"] - bars["timestamp"]).dt.total_microseconds().min()
+    return least / 1e6
+
+
+def _shards(symbols: Sequence[str]) -> list[Sequence[str]]:
+    return [symbols[i : i + SHARD_SYMBOLS] for i in range(0, len(symbols), SHARD_SYMBOLS)]

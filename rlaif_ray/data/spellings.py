@@ -1,0 +1,147 @@
+"""Reading one table as vendors write it: which column is what, and text into numbers and times, with the line at fault."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from rlaif_ray.errors import MissingDataError, SchemaError
+
+# In order of preference; names are compared in lower case with everything else than letters and digits as "_".
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    "stamp": ("timestamp", "datetime", "date_time", "date", "time", "day", "session"),
+    "symbol": ("symbol", "ticker", "tic", "sym", "name"),
+    "open": ("open", "o", "open_price"),
+    "high": ("high", "h", "high_price"),
+    "low": ("low", "l", "low_price"),
+    "close": ("close", "c", "close_price", "close_last", "last", "price"),
+    "adjusted_close": ("adj_close", "adjusted_close", "adjclose", "close_adj", "close_adjusted"),
+    "volume": ("volume", "vol", "v"),
+    "dividend": ("dividend_amount", "dividends", "dividend", "div", "cash_dividend"),
+    "split": ("split_coefficient", "stock_splits", "split", "splits", "split_ratio", "split_factor"),
+}
+NUMBERS = ("open", "high", "low", "close", "adjusted_close", "volume", "dividend", "split")
+_NOTHING = ["", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "n/a", "-"]
+_DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%m/%d/%Y", "%d.%m.%Y", "%d-%b-%Y", "%b %d, %Y")  # a/b/c is month/day/year
+_TIMES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y%m%d %H:%M:%S",
+          "%Y%m%d %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M")  # fmt: skip
+_ZONED = ("%Y-%m-%dT%H:%M:%S%#z", "%Y-%m-%d %H:%M:%S%#z", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
+_EPOCH_UNITS = (("s", 1e8), ("ms", 1e11), ("us", 1e14), ("ns", 1e17))  # least value of a stamp after 1973 in that unit
+
+
+def header(path: Path) -> dict[str, str]:
+    """What each column of a file is: our name -> the file's.
+
+    Raises `MissingDataError` for an empty file, `SchemaError` when no column holds times or prices.
+    """
+    try:
+        columns = pl.read_csv(path, n_rows=0, infer_schema=False).columns if _is_csv(path) else list(pl.read_parquet_schema(path))
+    except (pl.exceptions.NoDataError, pl.exceptions.ComputeError) as error:
+        why = " ".join(str(error).split())[:120]
+        raise MissingDataError(f"{path} cannot be read as a table ({why}); expected a header and rows: check data.path") from None
+    return recognise(columns, path.name)
+
+
+def recognise(columns: Iterable[str], where: str) -> dict[str, str]:
+    """Our column names -> those of `columns`, by the usual spellings."""
+    plain = {re.sub(r"[^a-z0-9]+", "_", c.lower().strip("\ufeff \t")).strip("_"): c for c in columns}
+    found = {ours: plain[name] for ours, names in SPELLINGS.items() for name in reversed(names) if name in plain}
+    if "stamp" not in found:
+        raise SchemaError(f"{where} has no time column among {list(columns)}; expected one of {', '.join(SPELLINGS['stamp'])}")
+    if "close" not in found and "adjusted_close" not in found:
+        expected = ", ".join(SPELLINGS["close"] + SPELLINGS["adjusted_close"])
+        raise SchemaError(f"{where} has no price column among {list(columns)}; expected one of {expected}")
+    if found["stamp"] == plain.get("date") and "time" in plain:
+        found["time_of_day"] = plain["time"]
+    return found
+
+
+def read_table(path: Path, symbol: str | None = None) -> pl.DataFrame:
+    """One file under our column names: `stamp` (Date, naive or UTC datetime), numbers as Float64, `line` as counted in the file.
+
+    Columns that the file has not are absent. `symbol` keeps the rows of one symbol of a long table. Raises `SchemaError`
+    for a cell that is neither number nor time, with its line.
+    """
+    names = header(path)
+    if _is_csv(path):
+        table = pl.read_csv(path, infer_schema=False, null_values=_NOTHING, truncate_ragged_lines=False).with_row_index("line", offset=2)
+    else:
+        table = pl.read_parquet(path).with_row_index("line", offset=1)
+    table = table.select("line", **{ours: pl.col(theirs) for ours, theirs in names.items()})
+    if symbol is not None and "symbol" in names:
+        table = table.filter(pl.col("symbol").cast(pl.String).str.strip_chars() == symbol)
+    if not table.height:
+        raise MissingDataError(f"{path} has a header but no rows{f' of {symbol}' if symbol else ''}; expected bars")
+    if "time_of_day" in names:
+        table = table.with_columns(stamp=pl.concat_str(pl.col("stamp", "time_of_day").cast(pl.String), separator=" "))
+    numbers = [_numbers(table, c, path) for c in NUMBERS if c in names]
+    return table.select("line", _stamps(table, path), *numbers)
+
+
+def symbols_in(path: Path) -> list[str]:
+    """The symbols of a long table; none where the file has no symbol column."""
+    name = header(path).get("symbol")
+    if name is None:
+        return []
+    column = pl.read_csv(path, columns=[name], infer_schema=False)[name] if _is_csv(path) else pl.read_parquet(path, columns=[name])[name]
+    return sorted(column.drop_nulls().cast(pl.String).str.strip_chars().unique())
+
+
+def _is_csv(path: Path) -> bool:
+    return ".csv" in path.suffixes or path.suffix == ".txt"
+
+
+def _numbers(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
+    column = table[name]
+    numbers = column.str.strip_chars().cast(pl.Float64, strict=False) if column.dtype == pl.String else column.cast(pl.Float64)
+    _refuse_cells(table, column, numbers.is_null() & column.is_not_null(), f"{name} is", "a number", path)
+    return numbers.fill_nan(None).alias(name)
+
+
+def _stamps(table: pl.DataFrame, path: Path) -> pl.Series:
+    column = table["stamp"]
+    _refuse_cells(table, column, column.is_null(), "the time is", "a date or time", path)
+    if column.dtype.is_temporal():
+        return column if column.dtype == pl.Date else column.cast(pl.Datetime("us", getattr(column.dtype, "time_zone", None)))
+    text = column.cast(pl.String).str.strip_chars()
+    if text.str.contains(r"^\d{9,}$").all():
+        return _epochs(text.cast(pl.Int64))
+    parsed = _parse(text)
+    _refuse_cells(table, column, parsed.is_null(), "the time is", "a date or time such as 2020-01-31 or 2020-01-31 16:00:00", path)
+    return parsed
+
+
+def _parse(text: pl.Series) -> pl.Series:
+    """By the one format that reads most cells; null where that one fails."""
+    best = pl.Series("stamp", [None] * len(text), dtype=pl.Datetime("us"))
+    kinds: tuple[tuple[tuple[str, ...], Any], ...] = (
+        (_DATES, pl.Date), (_TIMES, pl.Datetime("us")), (_ZONED, pl.Datetime("us", "UTC")),
+    )  # fmt: skip
+    for formats, dtype in kinds:
+        for form in formats:
+            parsed = text.str.strptime(dtype, form, strict=False)
+            if not parsed.null_count():
+                return parsed.alias("stamp")
+            if parsed.null_count() < best.null_count():
+                best = parsed.alias("stamp")
+    return best
+
+
+def _epochs(numbers: pl.Series) -> pl.Series:
+    """Seconds, milli-, micro- or nanoseconds since 1970, UTC, told apart by their size."""
+    largest: Any = numbers.max()
+    unit: Any = next((u for u, least in reversed(_EPOCH_UNITS) if largest >= least), "s")
+    micros = numbers // 1000 if unit == "ns" else numbers * {"s": 1_000_000, "ms": 1_000, "us": 1}[unit]
+    return micros.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("stamp")
+
+
+def _refuse_cells(table: pl.DataFrame, column: pl.Series, bad: pl.Series, what: str, expected: str, path: Path) -> None:
+    wrong = bad.arg_true()
+    if len(wrong):
+        cell = column[wrong[0]]
+        seen = "missing" if cell is None else repr(str(cell))
+        raise SchemaError(f"{path.name} line {table['line'][wrong[0]]}: {what} {seen}; expected {expected}")
