@@ -83,7 +83,7 @@ class Stage:
         started = time.perf_counter()
         partial = self.begin()
         compute(partial)
-        return self.commit(partial, seconds=time.perf_counter() - started)
+        return self.commit(partial, seconds=round(time.perf_counter() - started, 3))
 
     def begin(self) -> Path:
         """A fresh folder to write into, for work that ends elsewhere (a Ray task a fold); then `commit` it."""
@@ -100,16 +100,14 @@ class Stage:
             if not self.done:
                 raise
             shutil.rmtree(partial)
-        if seconds is not None:
-            self.run.record_timing(self.name, seconds)
-        self.run.event("stage_committed", stage=self.name, key=self.key)
+        self.run.event("stage_committed", stage=self.name, key=self.key, seconds=seconds)
         return self.path
 
 
 class Run:
     """A run directory. One process writes it at a time; anyone may read.
 
-    As a context manager it lets go at the end, and where the user's mistake (bad knob, bad data) stopped it before any
+    As a context manager it writes timing.json and lets go at the end, and where the user's mistake (bad knob, bad data) stopped it before any
     stage was committed, it removes the directory: nothing half-written is left.
     """
 
@@ -166,6 +164,7 @@ class Run:
             shutil.rmtree(self.path)
         else:
             self.event("ended" if error is None else "failed", error=None if error is None else type(error).__name__)
+            write_atomically(self.path / "timing.json", canonical_json(self.timing()))
         self.close()
 
     def close(self) -> None:
@@ -195,11 +194,10 @@ class Run:
         with (self.path / "events.jsonl").open("a") as log:
             log.write(json.dumps(record) + "\n")
 
-    def record_timing(self, name: str, seconds: float) -> None:
-        """Wall seconds of a stage, in timing.json; the last measurement of a name stands."""
-        file = self.path / "timing.json"
-        timing = json.loads(file.read_text()) if file.exists() else {}
-        write_atomically(file, canonical_json({**timing, name: round(seconds, 3)}))
+    def timing(self) -> dict[str, float]:
+        """Wall seconds of each stage that was measured, from the events; where a stage ran twice, the last time stands."""
+        events = map(json.loads, (self.path / "events.jsonl").read_text().splitlines())
+        return {e["stage"]: e["seconds"] for e in events if e["event"] == "stage_committed" and e["seconds"] is not None}
 
     def write_result(self, result: dict[str, Any]) -> Path:
         """result.json: the caller puts in only what follows from config, data content and seed.

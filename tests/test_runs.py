@@ -82,11 +82,12 @@ run.stage("features").get_or(die)
 
 def test_work_that_ends_elsewhere_is_committed_by_its_owner(tmp_path):
     """Two writers of one key: the first to commit wins, the other's copy goes, and both see the same folder."""
-    stage = Run.create("pipeline", Config(), tmp_path / "run").stage("rl/fold=1")
-    first, second = stage.begin(), stage.begin()
-    write_one(first)
-    write_one(second)
-    assert stage.commit(first, seconds=1.5) == stage.commit(second) == stage.path
+    with Run.create("pipeline", Config(), tmp_path / "run") as run:
+        stage = run.stage("rl/fold=1")
+        first, second = stage.begin(), stage.begin()
+        write_one(first)
+        write_one(second)
+        assert stage.commit(first, seconds=1.5) == stage.commit(second) == stage.path
     assert [p.name for p in stage.path.parent.iterdir()] == [stage.key]
     assert json.loads((stage.run.path / "timing.json").read_text()) == {"rl/fold=1": 1.5}
 
