@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Protocol
 
 from rlaif_ray.config import ForecastSection
 from rlaif_ray.core import Forecaster
@@ -12,7 +13,13 @@ from rlaif_ray.errors import CheckpointError, ConfigError, did_you_mean
 NAMES = ("naive", "drift", "ewma_volatility", "ttm")
 
 
-def build(section: ForecastSection, name: str, *, seed: int = 0) -> Forecaster:
+class StoredForecaster(Forecaster, Protocol):
+    """A forecaster whose state goes to a folder, for `load`."""
+
+    def save(self, directory: Path) -> None: ...
+
+
+def build(section: ForecastSection, name: str, *, seed: int = 0) -> StoredForecaster:
     """The forecaster of that name, not yet fitted. Raises `ConfigError` for an unknown name or a missing extra."""
     grid = {"horizons": section.horizons, "levels": section.levels}
     match name:
@@ -37,7 +44,7 @@ def build(section: ForecastSection, name: str, *, seed: int = 0) -> Forecaster:
             raise ConfigError(f"no forecaster {name!r}; expected one of {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
 
 
-def load(directory: Path) -> Forecaster:
+def load(directory: Path) -> StoredForecaster:
     """A fitted forecaster from the folder that its `save` wrote. Raises `CheckpointError` where there is none."""
     manifest = directory / "forecaster.json"
     if not manifest.is_file():
