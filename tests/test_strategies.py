@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rlaif_ray.backtest.engine import run
+from rlaif_ray.core import Cube, MarketView
+from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.simulator import Accounts, Market
+from rlaif_ray.strategies import BuyAndHold, EqualWeight, InverseVolatility, Momentum, baselines
+from tests.laws import assert_apply, assert_pure, random_cube
+from tests.markets import daily
+
+IN_BULK = [EqualWeight(), Momentum(lookback=40, skip=5, hold=7), InverseVolatility(window=20)]
+
+
+def view_at(cube: Cube, t: int) -> MarketView:
+    """A view whose portfolio is cash."""
+    return MarketView(cube, t, Market.of(cube, "next_open").portfolio(Accounts.of_cash(1, len(cube.symbols), 1e6), 0, t))
+
+
+def rows_of(cube: Cube) -> slice:
+    return slice(0, len(cube.times))
+
+
+def late_listing(seed: int, rows: int = 160, assets: int = 7) -> Cube:
+    """Random events, and a first name that lists only at row 60."""
+    cube = random_cube(np.random.default_rng(seed), rows, assets, 0)
+    prices, tradable = cube.prices.copy(), cube.tradable.copy()
+    prices[:60, 0], tradable[:60, 0] = np.nan, False
+    return replace(cube, prices=prices, tradable=tradable)
+
+
+def test_equal_weight_leaves_out_what_is_not_listed():
+    nan = np.nan
+    cube = daily([[10, nan, 10], [10, 5, 10], [nan, 5, nan]], delisted=[[0, 0, 0], [0, 0, 0], [0, 0, 1]])
+    weights = EqualWeight().weights(cube, slice(0, 3))
+    assert weights[0].tolist() == [0.5, 0, 0.5]
+    assert weights[1] == pytest.approx([1 / 3] * 3)
+    assert weights[2].tolist() == [0.5, 0.5, 0]  # a halt is no reason to sell, a delisting is
+
+
+def test_momentum_picks_the_third_that_rose_most_and_leaves_the_last_month_out():
+    # after ten bars: A rose 20%, B 10%, C 0%; in the two bars left out C doubled
+    closes = np.full((13, 3), 10.0)
+    closes[5:, 0], closes[5:, 1], closes[11:, 2] = 12, 11, 20
+    rule = Momentum(lookback=12, skip=2, hold=3)
+    assert rule.weights(daily(closes), slice(12, 13)).tolist() == [[1, 0, 0]]
+    assert rule.weights(daily(closes), slice(11, 12))[0] == pytest.approx([0.25, 0.25, 0.5])  # equal on row 9, then C doubled
+
+
+def test_momentum_drifts_between_its_rebalancings():
+    # equal weight on row 0; by row 2 A has doubled: 2/3 to 1/3; row 3 picks anew
+    closes = [[10, 10], [10, 10], [20, 10], [20, 10]]
+    weights = Momentum(lookback=10, skip=1, hold=3).weights(daily(closes), slice(0, 4))
+    assert weights[2] == pytest.approx([2 / 3, 1 / 3])
+    assert weights[3].tolist() == [0.5, 0.5]
+
+
+def test_momentum_trades_nothing_between_its_rebalancings():
+    """But for a bar or two after each, in which the cash that the fill left over (prices moved since the close) is put to work."""
+    rng = np.random.default_rng(0)
+    cube = daily(100 * np.exp(np.cumsum(rng.normal(0, 0.02, (100, 6)), axis=0)))
+    rule = Momentum(lookback=40, skip=5, hold=10)
+    episode, _ = run(rule, cube, slice(50, 99), costs=CostModel.of_bps(0.5, 1, 2), fill="next_close", max_weight=1.0)
+    since = np.arange(50, 99) % 10
+    assert episode.turnover[since == 0].mean() > 0.3
+    assert episode.turnover[since == 1].max() < 0.1
+    assert episode.turnover[since >= 4].max() < 1e-12
+
+
+def test_momentum_counts_dividends_and_splits():
+    # A fell from 10 to 5 by a split of 2 and paid 1 a new share: +20%; B rose 10%
+    closes = np.array([[10, 10]] * 2 + [[5, 11]] * 3, np.float64)
+    splits, dividends = np.ones((5, 2)), np.zeros((5, 2))
+    splits[2, 0], dividends[2, 0] = 2, 1
+    rule = Momentum(lookback=4, skip=1, hold=1)
+    assert rule.weights(daily(closes, splits=splits, dividends=dividends), slice(4, 5)).tolist() == [[1, 0]]
+
+
+def test_inverse_volatility_by_hand():
+    # log returns of +-1% and +-2%: weights 2 to 1; a name that does not move gets nothing
+    up = np.tile([1.0, -1.0], 10)
+    closes = 10 * np.exp(np.concatenate([np.zeros((1, 3)), np.cumsum(np.stack([up * 0.01, up * 0.02, up * 0], axis=1), axis=0)]))
+    weights = InverseVolatility(window=10).weights(daily(closes), slice(5, 15))
+    assert weights[-1] == pytest.approx([2 / 3, 1 / 3, 0])
+    assert weights[0] == pytest.approx([1 / 3] * 3)  # fewer than ten returns
+
+
+@pytest.mark.parametrize("rule", IN_BULK, ids=lambda r: r.name)
+def test_deciding_equals_bulk_and_weights_add_up(rule):
+    cube = late_listing(1)
+    bulk = rule.weights(cube, rows_of(cube))
+    assert (bulk >= 0).all()
+    assert bulk.sum(axis=1) == pytest.approx(np.ones(len(bulk)))
+    assert np.array_equal(rule.weights(cube, slice(33, 120)), bulk[33:120])
+    for t in range(0, len(bulk), 7):
+        decision = rule.decide(view_at(cube, t))
+        assert np.array_equal(list(decision.weights.values()), bulk[t])
+        assert (decision.model, decision.reason) == (rule.name, rule.reason)
+
+
+@pytest.mark.parametrize("rule", IN_BULK, ids=lambda r: r.name)
+def test_the_future_changes_nothing(rule):
+    cube = late_listing(2)
+    for t in (10, 59, 100, 150):
+        assert_pure(lambda c: rule.weights(c, rows_of(c)), cube, t)
+        assert_apply(lambda c: rule.weights(c, rows_of(c)), cube, t, np.random.default_rng(t))
+
+
+def test_buy_and_hold_buys_once():
+    cube = daily([[10, 20, np.nan], [11, 20, 5], [12, 10, 5], [12, 10, 5]])
+    episode, decisions = run(BuyAndHold(), cube, slice(0, 3), costs=CostModel(0.001), fill="next_close", max_weight=1.0)
+    assert decisions[0].weights == {"A": 0.5, "B": 0.5, "C": 0}
+    assert episode.turnover[1:].max() < 1e-12
+    shares = np.array([1 / 10, 1 / 20])
+    assert episode.weights[2, :2] == pytest.approx(shares * [12, 10] / (shares @ [12, 10]))
+    assert decisions[2].reason == "hold what was bought"
+    for t in (0, 1):
+        assert BuyAndHold().decide(view_at(cube, t)).weights["C"] == t / 3
+
+
+def test_windows_follow_the_bar_size():
+    cube = late_listing(3)
+    assert [p.name for p in baselines(cube)] == ["buy_and_hold", "equal_weight", "momentum_12_1", "inverse_volatility"]
+    for per_year, expected in ((251.8, (252, 21, 21, 63)), (6546.0, (6546, 546, 546, 1636))):
+        _, _, momentum, volatility = baselines(replace(cube, bars_per_year=per_year))
+        assert isinstance(momentum, Momentum)
+        assert isinstance(volatility, InverseVolatility)
+        assert (momentum.lookback, momentum.skip, momentum.hold, volatility.window) == expected
