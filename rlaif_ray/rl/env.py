@@ -1,12 +1,14 @@
 """The market as a natively vectorised gymnasium environment: N paths at once through one call of the simulator kernel.
 
-An action on row t becomes target weights, filled at row t+1; the reward is the log return of that bar, net of costs, over
-that of equal weight held by the same kernel at the same costs, times `reward_scale`. Episodes are cut, never terminated: a
-market does not end. All paths march in step, each from its own random row, so a step costs no loop over paths.
+An action on row t becomes target weights, filled at row t+1. With x the log return of that bar, net of costs, over that of
+equal weight held by the same kernel at the same costs, the reward is reward_scale * (x - risk_aversion/2 * x^2): the one-bar
+mean-variance utility of beating equal weight. Episodes are cut, never terminated: a market does not end. All paths march in
+step, each from its own random row, so a step costs no loop over paths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,7 +40,7 @@ class Track:
     market: Market
     costs: CostModel
     first: int  # cube row of table[0]
-    table: np.ndarray  # (R,A,W) float32; the last field is 1 where the name is tradable
+    table: np.ndarray  # (R,A,W) float32; the last field is 1 where the name is listed
 
     @classmethod
     def of(cls, cube: Cube, fields: np.ndarray, rows: slice, *, fill: Fill, costs: CostModel) -> Track:
@@ -46,9 +48,10 @@ class Track:
         bad = np.argwhere(~np.isfinite(fields))
         if len(bad):
             r, a, d = bad[0]
-            raise DataError(f"field {d} of {cube.symbols[a]} at row {rows.start + r} is {fields[r, a, d]}; observations must be finite numbers")
-        tradable = cube.tradable[rows].astype(np.float32)[:, :, None]
-        return cls(Market.of(cube, fill), costs, rows.start, np.concatenate((fields, tradable), axis=2, dtype=np.float32))
+            raise DataError(f"field {d} of {cube.symbols[a]} at row {rows.start + r} is {fields[r, a, d]}; expected a finite number")
+        # a halted name stays listed, so that a halt is no reason to sell
+        listed = (np.logical_or.accumulate(np.isfinite(cube.close[: rows.stop]), axis=0) & ~cube.delisted[: rows.stop])[rows]
+        return cls(Market.of(cube, fill), costs, rows.start, np.concatenate((fields, listed[:, :, None]), axis=2, dtype=np.float32))
 
     @property
     def assets(self) -> int:
@@ -56,9 +59,9 @@ class Track:
 
     @cached_property
     def benchmark(self) -> np.ndarray:
-        """(R-1,) log net return of equal weight over the tradable names, from the decision on each row but the last."""
-        tradable = self.table[:-1, :, -1].astype(np.float64)
-        equal = tradable / np.maximum(tradable.sum(axis=1, keepdims=True), 1.0)
+        """(R-1,) log net return of equal weight over the listed names, from the decision on each row but the last."""
+        listed = self.table[:-1, :, -1].astype(np.float64)
+        equal = listed / np.maximum(listed.sum(axis=1, keepdims=True), 1.0)
         rows = slice(self.first, self.first + len(equal))
         return np.log1p(walk(self.market, Accounts.of_cash(1, self.assets, 1.0), rows, equal, self.costs).net)
 
@@ -74,7 +77,7 @@ class Track:
 class PortfolioVectorEnv(VectorEnv):
     """N paths over a `Track`; flat float32 observations (A*(D+2)), actions (A,) in [-1,1].
 
-    Per asset the observation holds the D fields, the tradable flag and the held weight. A path starts in cash, at equal
+    Per asset the observation holds the D fields, the listed flag and the held weight. A path starts in cash, at equal
     weight or at random weights, so that the policy learns to trade from any holding. Raises `ConfigError` when an
     episode does not fit into the rows.
     """
@@ -82,13 +85,14 @@ class PortfolioVectorEnv(VectorEnv):
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012  (gymnasium's own spelling)
 
     def __init__(
-        self, track: Track, *, paths: int, episode_bars: int, kappa: float, max_weight: float, reward_scale: float, seed: int
+        self, track: Track, *, paths: int, episode_bars: int, kappa: float, max_weight: float, reward_scale: float,
+        risk_aversion: float, seed: int,
     ) -> None:  # fmt: skip
         room = len(track.table) - 1
         if episode_bars > room:
-            raise ConfigError(f"--rl.episode_bars is {episode_bars}, but only {room} bars of training can be walked; lower it or bring more bars")
+            raise ConfigError(f"--rl.episode_bars is {episode_bars}, but there are {room} bars to train on; lower it or bring more bars")
         self.track, self.num_envs, self.episode_bars = track, paths, episode_bars
-        self.kappa, self.max_weight, self.reward_scale = kappa, max_weight, reward_scale
+        self.kappa, self.max_weight, self.reward_scale, self.risk_aversion = kappa, max_weight, reward_scale, risk_aversion
         assets, width = track.table.shape[1:]
         self.single_observation_space = spaces.Box(-BOUND, BOUND, (assets * (width + 1),), np.float32)
         self.single_action_space = spaces.Box(-1.0, 1.0, (assets,), np.float32)
@@ -96,16 +100,14 @@ class PortfolioVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, paths)
         self._rng = np.random.default_rng(seed)
         self._over = True
+        self.excess = np.zeros(paths)  # (N,) log return over equal weight of the last bar
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Every path to a new random row and holding; `options={"row": r, "cash": True}` starts all in cash on table row r."""
+        """Every path to a new random row and holding; `options={"cash": True}` starts all in cash."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
-        options = options or {}
         self.rows = self._rng.integers(0, len(self.track.table) - self.episode_bars, self.num_envs)
-        if "row" in options:
-            self.rows[:] = options["row"]
-        weights = np.zeros((self.num_envs, self.track.assets)) if options.get("cash") else self._holdings()
+        weights = np.zeros((self.num_envs, self.track.assets)) if (options or {}).get("cash") else self._holdings()
         last = self.track.market.last[self.rows + self.track.first]
         held = np.where(np.isfinite(last), weights, 0.0)
         self.accounts = Accounts(np.maximum(1.0 - held.sum(axis=1), 0.0), held / np.where(np.isfinite(last), last, 1.0))
@@ -125,22 +127,38 @@ class PortfolioVectorEnv(VectorEnv):
     def step_weights(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """The same bar, for target weights (N,A) given directly."""
         returns, self.held = self.track.log_return(self.accounts, self.rows, targets)
-        self.log_returns = returns
-        rewards = (self.reward_scale * (returns - self.track.benchmark[self.rows])).astype(np.float32)
+        x = self.excess = returns - self.track.benchmark[self.rows]
+        rewards = (self.reward_scale * (x - 0.5 * self.risk_aversion * x * x)).astype(np.float32)
         self.rows = self.rows + 1
         self._bars += 1
         self._over = self._bars >= self.episode_bars
         return self._observation(), rewards, np.zeros(self.num_envs, bool), np.full(self.num_envs, self._over), self._info()
 
     def _holdings(self) -> np.ndarray:
-        """(N,A) a third of the paths each in cash, at equal weight, and at random weights, over tradable names."""
-        tradable = self.track.table[self.rows, :, -1] > 0
+        """(N,A) a third of the paths each in cash, at equal weight, and at random weights, over listed names."""
+        listed = self.track.table[self.rows, :, -1] > 0
         kind = self._rng.integers(0, 3, self.num_envs)
-        scores = self._rng.uniform(-1.0, 1.0, tradable.shape) * (kind == 2)[:, None]
-        return weights_of(scores, tradable, self.kappa, self.max_weight) * (kind > 0)[:, None]
+        scores = self._rng.uniform(-1.0, 1.0, listed.shape) * (kind == 2)[:, None]
+        return weights_of(scores, listed, self.kappa, self.max_weight) * (kind > 0)[:, None]
 
     def _observation(self) -> np.ndarray:
         return observe(self.track.table[self.rows], self.held)
 
     def _info(self) -> dict[str, Any]:
         return {ROW: self.rows.copy(), f"_{ROW}": np.ones(self.num_envs, bool)}
+
+
+def excess(track: Track, act: Callable[[np.ndarray], np.ndarray], *, kappa: float, max_weight: float) -> np.ndarray:
+    """(R-1,) log net return over equal weight, bar by bar, of one path from cash on the first row to the last.
+
+    `act`: observation (1,A,D+2) float32 -> action (1,A). The same bars as the backtest engine walks, in bulk.
+    """
+    env = PortfolioVectorEnv(
+        track, paths=1, episode_bars=len(track.table) - 1, kappa=kappa, max_weight=max_weight, reward_scale=1.0, risk_aversion=0.0, seed=0
+    )
+    obs, _ = env.reset(options={"cash": True})
+    out = np.empty(env.episode_bars)
+    for bar in range(env.episode_bars):
+        obs = env.step(act(obs.reshape(1, track.assets, -1)))[0]
+        out[bar] = env.excess[0]
+    return out

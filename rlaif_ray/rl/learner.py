@@ -6,19 +6,20 @@ parameter, so one pass gives the same gradients, and the targets move at every m
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from ray.rllib.algorithms.dqn.dqn_learner import DQNLearner
-from ray.rllib.algorithms.sac.sac_learner import SACLearner
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, QNetAPI, TargetNetworkAPI
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from rlaif_ray.rl.networks import EXTRA_FIELDS, Actor, Critic, noisy
+
+LEARNED = ("critic_loss", "q", "alpha", "logp")  # what an update tells of itself
 
 
 class PortfolioSACModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
@@ -35,9 +36,7 @@ class PortfolioSACModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNet
             self.critics = torch.nn.ModuleList(Critic(self.shape[2], tuple(c["hidden"]), c["kappa"]) for _ in range(2))
 
     def make_target_networks(self) -> None:
-        self.target_critics = torch.nn.ModuleList(Critic(self.shape[2], tuple(self.model_config["hidden"]), self.model_config["kappa"]) for _ in range(2))
-        self.target_critics.load_state_dict(self.critics.state_dict())
-        self.target_critics.requires_grad_(False)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
 
     def get_target_network_pairs(self) -> list[tuple[torch.nn.Module, torch.nn.Module]]:
         return [(self.critics, self.target_critics)]
@@ -59,7 +58,7 @@ class PortfolioSACModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNet
     def _forward_exploration(self, batch: dict[str, Any], *, t: int = 0, **_: Any) -> dict[str, Any]:
         obs = batch[Columns.OBS].view(self.shape)
         if t < self.model_config["random_steps"]:
-            return {Columns.ACTIONS: torch.rand(obs.shape[:2]) * 2.0 - 1.0}
+            return {Columns.ACTIONS: torch.rand_like(obs[..., 0]) * 2.0 - 1.0}
         with torch.no_grad():
             return {Columns.ACTIONS: self.actor.sample(obs)[0]}
 
@@ -102,10 +101,8 @@ class PortfolioSACLearner(SACTorchLearner):
         critic_loss = (fwd_out["q"] - target).square().mean(dim=1).sum()
         actor_loss = (alpha * fwd_out["logp"] - fwd_out["q_of_actor"]).mean()
         alpha_loss = -(log_alpha * (fwd_out["logp"].detach().mean() + self.target_entropy[module_id])).sum()
-        self.metrics.log_dict(
-            {"critic_loss": critic_loss.detach(), "q": fwd_out["q_of_actor"].detach().mean(), "alpha": alpha[0], "logp": fwd_out["logp"].detach().mean()},
-            key=module_id, window=1,
-        )  # fmt: skip
+        told = (critic_loss, fwd_out["q_of_actor"].mean(), alpha[0], fwd_out["logp"].mean())
+        self.metrics.log_dict({key: value.detach() for key, value in zip(LEARNED, told, strict=True)}, key=module_id, window=1)
         return critic_loss + actor_loss + alpha_loss
 
     def compute_gradients(self, loss_per_module: dict[str, torch.Tensor], **kwargs: Any) -> dict[Any, torch.Tensor]:

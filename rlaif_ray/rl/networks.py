@@ -1,13 +1,14 @@
 """Permutation-equivariant actor and critics: one small relu net shared by all assets, its size free of their number.
 
-Layers mix each asset's own state with the mean state of the tradable names (Deep Sets: Zaheer et al. 2017, eq. 4). The
+Layers mix each asset's own state with the mean state of the listed names (Deep Sets: Zaheer et al. 2017, eq. 4). The
 critic is a sum over assets of weight times a learned worth, which is the shape of the reward sum_i w_i r_i - costs; a flat
-MLP would have to find that shape from noise. Axes: B batch, A assets, D fields an asset sees (the last two: tradable, held).
+MLP would have to find that shape from noise. Axes: B batch, A assets, D fields an asset sees (the last two: listed, held).
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,27 +16,26 @@ from torch import Tensor, nn
 
 from rlaif_ray.execution.caps import apply_cap
 
-
 LOG_STD = (-4.0, 0.5)
-EXTRA_FIELDS = 2  # tradable flag and held weight close every asset's row of the observation
+EXTRA_FIELDS = 2  # listed flag and held weight close every asset's row of the observation
 
 
-def weights_of(actions: np.ndarray, tradable: np.ndarray, kappa: float, max_weight: float) -> np.ndarray:
-    """Actions (N,A) in [-1,1] -> target weights (N,A) float64: a softmax over the tradable names, capped. No name tradable: all cash."""
-    scores = np.where(tradable, kappa * np.asarray(actions, np.float64), -np.inf)
+def weights_of(actions: np.ndarray, listed: np.ndarray, kappa: float, max_weight: float) -> np.ndarray:
+    """Actions (N,A) in [-1,1] -> target weights (N,A) float64: a softmax over the listed names, capped. No name listed: all cash."""
+    scores = np.where(listed, kappa * np.asarray(actions, np.float64), -np.inf)
     best = scores.max(axis=1, keepdims=True)
     raised = np.exp(scores - np.where(np.isfinite(best), best, 0.0))
     total = raised.sum(axis=1, keepdims=True)
     return apply_cap(np.divide(raised, total, out=np.zeros_like(raised), where=total > 0), max_weight)
 
 
-def soft_weights(actions: Tensor, tradable: Tensor, kappa: float) -> Tensor:
+def soft_weights(actions: Tensor, listed: Tensor, kappa: float) -> Tensor:
     """The differentiable part of `weights_of`, (B,A): what the critic reasons about. The cap binds in the market only."""
-    return torch.softmax(kappa * actions + (tradable - 1.0) * 1e9, dim=1) * tradable
+    return torch.softmax(kappa * actions + (listed - 1.0) * 1e9, dim=1) * listed
 
 
 def noisy(obs: Tensor, scale: float) -> Tensor:
-    """Gaussian noise on the fields of the observation, not on what is held or tradable.
+    """Gaussian noise on the fields of the observation, not on what is held or listed.
 
     A few hundred bars are seen thousands of times each: without it the nets learn them by heart. Noise on the inputs is a
     penalty on slopes and curvature (Bishop 1995; as augmentation in RL: Laskin et al. 2020).
@@ -52,8 +52,8 @@ class AssetNet(nn.Module):
     def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int) -> None:
         super().__init__()
         self.first = nn.Linear(inputs, hidden[0])
-        self.own = nn.ModuleList(nn.Linear(a, b) for a, b in zip(hidden, hidden[1:], strict=False))
-        self.pooled = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(hidden, hidden[1:], strict=False))
+        self.own = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
+        self.pooled = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(hidden))
         self.head = nn.Linear(hidden[-1], outputs)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Actor(nn.Module):
         return mean, low + 0.5 * (high - low) * (torch.tanh(spread) + 1.0)
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Reparametrised actions (B,A) and their log density (B,), over the tradable names only."""
+        """Reparametrised actions (B,A) and their log density (B,), over the listed names only."""
         mean, log_std = self(obs)
         noise = torch.randn_like(mean)
         raw = mean + log_std.exp() * noise
@@ -102,10 +102,10 @@ class Critic(nn.Module):
 
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         """obs (B,A,D), actions (B,A) -> (B,)."""
-        tradable, held = obs[..., -2], obs[..., -1]
-        weights = soft_weights(actions, tradable, self.kappa)
-        names = tradable.sum(1, keepdim=True).clamp(min=1.0)
+        listed, held = obs[..., -2], obs[..., -1]
+        weights = soft_weights(actions, listed, self.kappa)
+        names = listed.sum(1, keepdim=True).clamp(min=1.0)
         # in units of an equal share, so that the same net serves eight names and five hundred
         trade = torch.stack((weights * names, (weights - held).abs() * names), dim=-1)
-        worth, rest = self.net(torch.cat((obs, trade), dim=-1), tradable).unbind(-1)
-        return (weights * worth).sum(1) + (rest * tradable).sum(1) / names.squeeze(1)
+        worth, rest = self.net(torch.cat((obs, trade), dim=-1), listed).unbind(-1)
+        return (weights * worth).sum(1) + (rest * listed).sum(1) / names.squeeze(1)

@@ -16,12 +16,17 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS, ENV_RUNNER_SAMPLING_TIMER, LEARNER_RESULTS, LEARNER_UPDATE_TIMER, NUM_ENV_STEPS_SAMPLED_LIFETIME, TIMERS,
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    TIMERS,
 )  # fmt: skip
 from ray.tune.registry import register_env
 
 from rlaif_ray.rl.env import PortfolioVectorEnv, Track
-from rlaif_ray.rl.learner import PortfolioSACLearner, PortfolioSACModule
+from rlaif_ray.rl.learner import LEARNED, PortfolioSACLearner, PortfolioSACModule
 from rlaif_ray.rl.replay import Ring
 
 FRAGMENT = 4  # steps of all paths between two calls to the learner
@@ -58,6 +63,7 @@ class PortfolioSAC(SAC):
         assert config.track is not None
         self.ring = Ring(config.ring_capacity, config.track().table, config.seed)
         self.updates = 0
+        self.learned: dict[str, float] = {}
 
     def training_step(self) -> None:
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
@@ -75,9 +81,12 @@ class PortfolioSAC(SAC):
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(self.ring.sample(count * size))}, env_steps=count * size)
             learned = self.learner_group.update(batch=batch, minibatch_size=size, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps})
+        self.learned = {key: float(learned[-1][DEFAULT_MODULE_ID][key].peek()) for key in LEARNED}
         self.metrics.aggregate(learned, key=LEARNER_RESULTS)
         self.updates += count
-        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, policies=[DEFAULT_MODULE_ID], inference_only=True)
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group, policies=[DEFAULT_MODULE_ID], inference_only=True
+        )
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """RLlib leaves replay out of its checkpoints; a run that goes on without it would learn from a near-empty buffer."""
@@ -90,18 +99,19 @@ class PortfolioSAC(SAC):
 
 
 def configure(
-    track: Callable[[], Track], *, hidden: tuple[int, ...], batch: int, paths: int, updates_per_step: float, episode_bars: int, warmup_steps: int,
-    gamma: float, tau: float, actor_lr: float, critic_lr: float, alpha_lr: float, replay: int, kappa: float, max_weight: float, reward_scale: float,
-    target_entropy: float, initial_alpha: float, weight_decay: float, input_noise: float, seed: int, num_env_runners: int = 0,
-    num_gpus_per_learner: float = 0,
+    track: Callable[[], Track], *, hidden: tuple[int, ...], batch: int, paths: int, updates_per_step: float, episode_bars: int,
+    warmup_steps: int, gamma: float, tau: float, actor_lr: float, critic_lr: float, alpha_lr: float, replay: int, kappa: float,
+    max_weight: float, reward_scale: float, risk_aversion: float, target_entropy: float, initial_alpha: float, weight_decay: float,
+    input_noise: float, seed: int, num_gpus: float = 0,
 ) -> PortfolioSACConfig:  # fmt: skip
     """The algorithm's config over `track()`. `target_entropy` is per asset, in nats."""
     assets, width = track().table.shape[1:]
 
     def make_env(_: Any) -> PortfolioVectorEnv:
         return PortfolioVectorEnv(
-            track(), paths=paths, episode_bars=episode_bars, kappa=kappa, max_weight=max_weight, reward_scale=reward_scale, seed=seed
-        )
+            track(), paths=paths, episode_bars=episode_bars, kappa=kappa, max_weight=max_weight, reward_scale=reward_scale,
+            risk_aversion=risk_aversion, seed=seed,
+        )  # fmt: skip
 
     config = PortfolioSACConfig()
     config.track, config.ring_capacity, config.updates_per_step, config.weight_decay = track, replay, updates_per_step, weight_decay
@@ -110,15 +120,18 @@ def configure(
     register_env(name, make_env)
     config.environment(env=name, disable_env_checking=True)
     config.env_runners(
-        num_env_runners=num_env_runners, num_envs_per_env_runner=paths, gym_env_vectorize_mode="vector_entry_point", rollout_fragment_length=FRAGMENT
+        num_env_runners=0, num_envs_per_env_runner=paths, gym_env_vectorize_mode="vector_entry_point", rollout_fragment_length=FRAGMENT
     )
-    config.learners(num_learners=0, num_gpus_per_learner=num_gpus_per_learner)
+    config.learners(num_learners=0, num_gpus_per_learner=num_gpus)
     config.training(
         gamma=gamma, tau=tau, lr=None, actor_lr=actor_lr, critic_lr=critic_lr, alpha_lr=alpha_lr, train_batch_size_per_learner=batch,
         initial_alpha=initial_alpha, target_entropy=target_entropy * assets, num_steps_sampled_before_learning_starts=warmup_steps * paths,
         replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 1},
     )  # fmt: skip
-    model = {"assets": assets, "fields": width - 1, "hidden": hidden, "kappa": kappa, "random_steps": warmup_steps * paths, "input_noise": input_noise}
+    model = {
+        "assets": assets, "fields": width - 1, "hidden": hidden, "kappa": kappa, "random_steps": warmup_steps * paths,
+        "input_noise": input_noise,
+    }  # fmt: skip
     config.rl_module(model_config=model)
     config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
     config.debugging(seed=seed)
