@@ -1,0 +1,70 @@
+"""What a benchmark says, how it is timed and how it is printed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison; `ratio` is such that larger is better for us."""
+
+    name: str
+    ours: float
+    peer_name: str
+    peer: float
+    ratio: float
+    unit: str
+    target: float | None  # of the ratio, where the project has set itself one
+    note: str
+
+    @property
+    def verdict(self) -> str:
+        """A miss is said, never raised."""
+        if self.target is None:
+            return "no target"
+        return "met" if self.ratio >= self.target else "MISSED"
+
+
+def in_turn(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float, float]:
+    """Median CPU seconds of each, run A B A B after one warm run each."""
+    for work in (ours, peer):
+        work()
+    seconds: tuple[list[float], list[float]] = [], []
+    for _ in range(REPEATS):
+        for work, times in zip((ours, peer), seconds, strict=True):
+            start = time.process_time()
+            work()
+            times.append(time.process_time() - start)
+    return median(seconds[0]), median(seconds[1])
+
+
+def main(rows: Callable[[bool], list[Row]]) -> None:
+    """The command line that every bench shares."""
+    parser = argparse.ArgumentParser(description=rows.__doc__)
+    parser.add_argument("--quick", action="store_true", help="less work for each timing: seconds in all")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    arguments = parser.parse_args()
+    found = rows(arguments.quick)
+    print(json.dumps([asdict(r) for r in found], indent=1) if arguments.json else table(found))
+
+
+def table(rows: list[Row]) -> str:
+    """As a Markdown table."""
+    head = "| what | ours | peer | | ratio | target | |\n|---|---:|---|---:|---:|---:|---|\n"
+    return head + "\n".join(
+        f"| {r.name} ({r.unit}) | {_figure(r.ours)} | {r.peer_name} | {_figure(r.peer)} | {r.ratio:.1f} "
+        f"| {'' if r.target is None else f'{r.target:g}'} | {r.verdict}. {r.note} |"
+        for r in rows
+    )
+
+
+def _figure(x: float) -> str:
+    return f"{x:,.0f}" if x >= 1000 else f"{x:.3g}"
