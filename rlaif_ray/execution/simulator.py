@@ -94,6 +94,12 @@ class Accounts:
     cash: np.ndarray  # (N,) float64 USD
     shares: np.ndarray  # (N,A) float64
 
+    def __post_init__(self) -> None:
+        for array, axes in ((self.cash, 1), (self.shares, 2)):
+            if array.dtype != np.float64 or array.ndim != axes or not array.flags.c_contiguous or len(array) != len(self.cash):
+                seen = f"cash {self.cash.dtype}{self.cash.shape}, shares {self.shares.dtype}{self.shares.shape}"
+                raise ExecutionError(f"accounts are {seen}; expected contiguous float64 arrays (N,) and (N,A)")
+
     @classmethod
     def of_cash(cls, paths: int, assets: int, cash_usd: float) -> Accounts:
         """N accounts that hold nothing but cash."""
