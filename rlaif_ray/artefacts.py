@@ -1,0 +1,115 @@
+"""What a run leaves to be served: a folder a fold, each with its models, their manifest and the bar they serve from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlaif_ray import forecast
+from rlaif_ray.core import Cube, Forecaster, ModelRef, canonical_json
+from rlaif_ray.data.cube import Dataset
+from rlaif_ray.errors import CheckpointError
+from rlaif_ray.execution.simulator import Fill
+from rlaif_ray.feedback.reward_model import Judge, load_judge
+from rlaif_ray.rl.actor_policy import ActorPolicy
+from rlaif_ray.runs import Run, code_version, write_atomically
+from rlaif_ray.splits import Fold
+
+FORECAST, FEEDBACK, ACTOR, EPISODE, MANIFEST = "forecast", "feedback", "actor", "episode.npz", "manifest.json"
+DATASET = "dataset.json"
+
+
+def keep(
+    run: Run, fold: Fold, cube: Cube, dataset: Dataset, stages: Mapping[str, Path], *, models: str, fill: Fill, max_weight: float
+) -> Path:  # fmt: skip
+    """Copy what serves fold `fold` out of its stages into `artefacts/`, and say in a manifest what it is.
+
+    Parameters
+    ----------
+    stages : committed folders of the fold by stage; `models` is where in `forecast` the fitted forecasters lie.
+    fill, max_weight : terms that the fold was traded on, and is served on.
+
+    The manifest is written last: a folder without one is not served.
+    """
+    out = run.path / "artefacts" / (fold.name if fold.name == "live" else f"fold={fold.name}")
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(stages["forecast"] / models, out / FORECAST)
+    shutil.copytree(stages["feedback"], out / FEEDBACK, ignore=shutil.ignore_patterns("*.npz", "record.json"))
+    shutil.copytree(stages["rl"] / ACTOR, out / ACTOR)
+    if "backtest" in stages:
+        shutil.copy(stages["backtest"] / f"{ActorPolicy.name}.npz", out / EPISODE)
+    fit_end = str(cube.times[fold.last.fit.stop - 1])
+    trained = run.config.forecast.ttm.trained_until
+    refs = [
+        ModelRef(name, code_version(), part, run.config.hash, dataset.data_version, fit_end, until)
+        for part, name, until in (
+            *((FORECAST, n, str(trained) if n == "ttm" and trained else fit_end) for n in run.config.forecast.models),
+            (FEEDBACK, "judge", fit_end), (ACTOR, ActorPolicy.name, str(cube.times[fold.validation.rows.stop - 1])),
+        )
+    ]  # fmt: skip
+    write_atomically(out / MANIFEST, canonical_json({
+        "fold": fold.name, "serves_from": str(cube.known_at[fold.last.rows.start]), "first_row": fold.last.rows.start,
+        "fit_end": fit_end, "fill": fill, "max_weight": max_weight, "models": [asdict(r) for r in refs], "features": list(cube.feature_names),
+        "hashes": {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in sorted(out.rglob("*")) if f.is_file()},
+    }))  # fmt: skip
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class FoldModels:
+    """One fold's models, loaded."""
+
+    fold: str
+    serves_from: np.datetime64
+    first_row: int
+    fill: Fill
+    max_weight: float
+    forecasters: dict[str, Forecaster]
+    judge: Judge
+    policy: ActorPolicy
+    refs: tuple[ModelRef, ...]
+    held: np.ndarray  # (B,A) weights of the run's own portfolio at the close of rows first_row + 1 ...; empty for live
+
+    @classmethod
+    def load(cls, folder: Path) -> FoldModels:
+        """Raises `CheckpointError` where a file is missing or is not what the manifest says."""
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        for name, expected in manifest["hashes"].items():
+            if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] != expected:
+                raise CheckpointError(f"{folder / name} is missing or is not the file of the manifest; copy the run again, whole")
+        policy = ActorPolicy.load(folder / ACTOR)
+        episode = folder / EPISODE
+        held = np.load(episode)["weights"] if episode.is_file() else np.empty((0, 0))
+        return cls(
+            manifest["fold"], np.datetime64(manifest["serves_from"], "us"), manifest["first_row"], manifest["fill"], manifest["max_weight"],
+            {path.name: forecast.load(path) for path in sorted((folder / FORECAST).iterdir())}, load_judge(folder / FEEDBACK), policy,
+            tuple(ModelRef(**ref) for ref in manifest["models"]), held,
+        )  # fmt: skip
+
+
+def keep_dataset(run: Path, dataset: Dataset) -> None:
+    """Where the rows lie that the run was made from, pinned."""
+    (run / "artefacts").mkdir(exist_ok=True)
+    write_atomically(run / "artefacts" / DATASET, dataset.to_json())
+
+
+def load_dataset(run: Path) -> Dataset:
+    path = run / "artefacts" / DATASET
+    if not path.is_file():
+        raise CheckpointError(f"run {run} has no {DATASET}: it did not finish; go on with rlaif pipeline --resume {run}")
+    return Dataset.of_json(path.read_text())
+
+
+def load_all(run: Path) -> list[FoldModels]:
+    """Models of every fold that can be served, by the moment they serve from."""
+    folders = [manifest.parent for manifest in sorted((run / "artefacts").glob(f"*/{MANIFEST}"))]
+    if not folders:
+        raise CheckpointError(f"run {run} has no artefacts to serve: it did not finish; go on with rlaif pipeline --resume {run}")
+    return sorted((FoldModels.load(f) for f in folders), key=lambda models: models.serves_from)

@@ -1,0 +1,89 @@
+"""One fold's test block, walked by the learned policy and the baselines: one Ray task a fold.
+
+The learned policy sees at each row what a server would hand it: forecasts of that row, the desk's last opinions and the
+manager's verdict on them, and its own portfolio.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from rlaif_ray.agents.analysts import view_at
+from rlaif_ray.agents.debate import Weigh, verdicts
+from rlaif_ray.backtest import engine
+from rlaif_ray.core import Abstention, Cube, Decision, Episode, Forecast, ForecastTable, Opinion, Policy
+from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.simulator import Fill
+from rlaif_ray.strategies import baselines
+
+EPISODE_FIELDS = ("times", "weights", "gross_returns", "costs", "turnover")
+
+
+@ray.remote(num_cpus=1)
+def backtest_fold(
+    cube: Cube, rows: slice, policy: Policy | None, tables: Mapping[str, ForecastTable], opinions: Sequence[Opinion | Abstention], weigh: Weigh, *,
+    costs: CostModel, fill: Fill, max_weight: float, initial_cash_usd: float, out_dir: str,
+) -> None:  # fmt: skip
+    """Walk `rows` with every policy; leave `<policy>.npz` and, for the learned one, `decisions.json` in `out_dir`.
+
+    `opinions` are the desk's, at or before the rows; `weigh` is the manager's, fitted before them.
+    """
+    said = Desk(cube, opinions, weigh)
+    terms: dict[str, Any] = {"costs": costs, "fill": fill, "max_weight": max_weight, "initial_cash_usd": initial_cash_usd}
+    for each in [*([policy] if policy else []), *baselines(cube)]:
+        episode, decisions = engine.run(
+            each, cube, rows, **terms, forecasts_at=lambda t: forecasts_at(tables, cube.known_at[t]), opinions_at=said.at
+        )
+        np.savez_compressed(
+            Path(out_dir) / f"{each.name}.npz", symbols=np.array(episode.symbols), **{f: getattr(episode, f) for f in EPISODE_FIELDS}
+        )
+        if each is policy:
+            _write_decisions(Path(out_dir) / "decisions.json", decisions)
+
+
+class Desk:
+    """What the desk last said at each row, and what its manager made of it."""
+
+    def __init__(self, cube: Cube, opinions: Sequence[Opinion | Abstention], weigh: Weigh) -> None:
+        self._cube, self._weigh = cube, weigh
+        self._by_moment: dict[np.datetime64, list[Opinion | Abstention]] = {}
+        for opinion in opinions:
+            self._by_moment.setdefault(opinion.as_of, []).append(opinion)
+        self._moments = np.array(sorted(self._by_moment), "datetime64[us]")
+        self._judged: dict[np.datetime64, tuple[Opinion | Abstention, ...]] = {}
+
+    def at(self, row: int) -> tuple[Opinion | Abstention, ...]:
+        """Opinions of the last moment at or before the row, the manager's after the analysts'."""
+        position = int(np.searchsorted(self._moments, self._cube.known_at[row], side="right")) - 1
+        if position < 0:
+            return ()
+        moment = self._moments[position]
+        if moment not in self._judged:
+            spoken = self._by_moment[moment]
+            view = view_at(self._cube, self._cube.row(moment))
+            self._judged[moment] = (*spoken, *verdicts(view, spoken, self._weigh))
+        return self._judged[moment]
+
+
+def forecasts_at(tables: Mapping[str, ForecastTable], as_of: np.datetime64) -> dict[str, Forecast]:
+    return {name: table.at(as_of) for name, table in tables.items()}
+
+
+def read_episode(path: Path) -> Episode:
+    with np.load(path) as saved:
+        return Episode(symbols=tuple(saved["symbols"].tolist()), policy=path.stem, **{f: saved[f] for f in EPISODE_FIELDS})
+
+
+def read_decisions(path: Path) -> list[Decision]:
+    return [Decision(np.datetime64(d["as_of"], "us"), d["weights"], d["reason"], d["model"]) for d in json.loads(path.read_text())]
+
+
+def _write_decisions(path: Path, decisions: Sequence[Decision]) -> None:
+    rows = [{"as_of": str(d.as_of), "weights": dict(d.weights), "reason": d.reason, "model": d.model} for d in decisions]
+    path.write_text(json.dumps(rows))

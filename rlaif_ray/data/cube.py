@@ -1,0 +1,58 @@
+"""A run's data: lake tables at pinned versions, what they are, and the one cube made from them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from rlaif_ray.core import KEYS, Cube, Panel, canonical_json
+from rlaif_ray.data.asof import PriceKind, build_cube
+from rlaif_ray.data.lake import Lake
+
+BARS, FEATURES, FACTS = "bars", ("features_technical", "features_cross_section"), ("filings", "news")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a run's rows lie and what they are. `versions` and `lake` locate; everything else follows from the content."""
+
+    lake: Lake
+    versions: dict[str, int]
+    symbols: tuple[str, ...]
+    features: tuple[str, ...]  # columns of the feature tables that the run reads
+    absent: tuple[str, ...]  # features that the source has no inputs for
+    price_kind: PriceKind
+    bars_per_year: float
+    start: dt.date | None
+    end: dt.date | None
+    data_version: str
+
+    def cube(self) -> Cube:
+        """Bars, features, and filings and news as of each bar, at the pinned versions."""
+        columns = [self._read(t).frame.pipe(_only, self.features) for t in FEATURES]
+        features = columns[0].join(columns[1], on=["symbol", "timestamp"], how="left", suffix=":other", validate="1:1")
+        features = features.with_columns(pl.max_horizontal("known_at", "known_at:other").alias("known_at")).drop("known_at:other")
+        facts = {t: self._read(t) for t in FACTS if t in self.versions}
+        return build_cube(self._read(BARS), Panel.of(features), facts, bars_per_year=self.bars_per_year, price_kind=self.price_kind)
+
+    def _read(self, table: str) -> Panel:
+        return Panel.of(self.lake.read(table, self.symbols, self.versions[table], start=self.start, end=self.end))
+
+    def to_json(self) -> str:
+        return canonical_json({**asdict(self), "start": str(self.start or ""), "end": str(self.end or "")})
+
+    @classmethod
+    def of_json(cls, text: str) -> Dataset:
+        fields: dict[str, Any] = json.loads(text)
+        days = {k: dt.date.fromisoformat(fields[k]) if fields[k] else None for k in ("start", "end")}
+        names = {k: tuple(fields[k]) for k in ("symbols", "features", "absent")}
+        return cls(**{**fields, **days, **names, "lake": Lake(**fields["lake"])})
+
+
+def _only(frame: pl.DataFrame, wanted: Iterable[str]) -> pl.DataFrame:
+    return frame.select(*KEYS, *[c for c in frame.columns if c in set(wanted)])

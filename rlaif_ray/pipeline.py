@@ -1,0 +1,269 @@
+"""The stages in order, and nothing else: each is a call to the room that does it, committed once in the run.
+
+Folds run side by side as Ray tasks that hold no CPU themselves; the tasks, actors and trainers that they start do.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import ray
+
+from rlaif_ray import artefacts, ray_runtime, results
+from rlaif_ray.agents import analysts, records
+from rlaif_ray.agents.debate import MANAGER
+from rlaif_ray.agents.on_ray import opine_table
+from rlaif_ray.backtest.on_ray import backtest_fold, read_episode
+from rlaif_ray.config import Config
+from rlaif_ray.core import OPEN, Abstention, Cube, Opinion, OpinionTable, canonical_json, content_hash
+from rlaif_ray.data import build as build_source
+from rlaif_ray.data.cube import Dataset
+from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.on_ray import ingest
+from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.simulator import Fill
+from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, warmup_bars
+from rlaif_ray.features.on_ray import compute
+from rlaif_ray.feedback.on_ray import judge_fold
+from rlaif_ray.feedback.reward_model import load_judge, weigh_with
+from rlaif_ray.forecast.on_ray import forecast_fold, read_tables, write_tables
+from rlaif_ray.report import render
+from rlaif_ray.rl.actor_policy import ActorPolicy
+from rlaif_ray.rl.on_ray import train
+from rlaif_ray.runs import Run, TrialLedger, seed_for
+from rlaif_ray.serve.predictor import Predictor
+from rlaif_ray.splits import Fold, walk_forward
+
+log = logging.getLogger("rlaif_ray")
+MODELS, TABLES = "models", "tables"  # folders of the forecast stage
+
+
+def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None = None) -> tuple[Run, dict[str, Any]]:
+    """Ingest to report, in a new run directory or, with `resume`, going on in one. Returns the run and its result.
+
+    Raises what the stages raise; a `ConfigError` or `DataError` before the first stage leaves no directory behind.
+    """
+    with Run.resume(resume) if resume is not None else Run.create("pipeline", config, run_dir) as run:
+        ray_runtime.attach()
+        dataset, ingested = _dataset(run)
+        cube = dataset.cube()
+        folds = _folds(run.config, cube)
+        cube_ref = ray.put(cube)
+        opinions = _opinions(run, cube_ref, cube, folds)
+        stages = _all_folds(run, cube_ref, cube, folds, opinions)
+        terms = Terms.of(run.config, cube)
+        artefacts.keep_dataset(run.path, dataset)
+        for fold in folds:
+            artefacts.keep(run, fold, cube, dataset, stages[fold.name], models=MODELS, fill=terms.fill, max_weight=terms.max_weight)
+        result = _result(run, cube, dataset, ingested, folds, opinions, stages)
+        run.write_result(result)
+        render(result, run.path / "report.html")
+    return run, result
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which every policy of the run trades; made from the config and the data once."""
+
+    costs: CostModel
+    fill: Fill
+    max_weight: float
+
+    @classmethod
+    def of(cls, config: Config, cube: Cube) -> Terms:
+        section = config.execution
+        has_opens = bool(np.isfinite(cube.prices[:, :, OPEN][cube.tradable]).all())
+        fill: Fill = section.fill if section.fill != "auto" else ("next_open" if has_opens else "next_close")
+        return cls(CostModel.of_bps(**section.resolved_costs().model_dump()), fill, section.max_weight)
+
+
+def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
+    """Bars and features to the lake; where to find both again, and how clean the bars were."""
+    config = run.config
+    source = build_source(config.data)
+    lake = Lake(config.lake.uri, config.data.dataset or f"{config.data.type}-{content_hash(config.data.model_dump(mode='json'))[:8]}")
+    wanted = (*(config.rl.features or DEFAULT_OBSERVATION), *analysts.reads(config.agents.roster))
+
+    def to_lake(out: Path) -> None:
+        done = ingest(source, lake, start=config.data.start, end=config.data.end, latency_s=config.data.latency_s)
+        (out / "ingest.json").write_text(canonical_json(asdict(done)))
+
+    def features(out: Path) -> None:
+        done = compute(lake, said["symbols"], bars_version=said["versions"]["bars"])
+        dataset = Dataset(
+            lake, {**said["versions"], **done.versions}, tuple(said["symbols"]), tuple(n for n in done.names if n in wanted), done.absent,
+            said["price_kind"], said["bars_per_year"], config.data.start, config.data.end, said["data_version"],
+        )  # fmt: skip
+        (out / "dataset.json").write_text(dataset.to_json())
+
+    slice_ = [config.data.model_dump(mode="json"), lake]
+    said = json.loads((run.stage("ingest", slice_).get_or(to_lake) / "ingest.json").read_text())
+    path = run.stage("features", slice_, said["data_version"], wanted).get_or(features)
+    return Dataset.of_json((path / "dataset.json").read_text()), said
+
+
+def _observed(config: Config, cube: Cube) -> tuple[str, ...]:
+    """Features that the policy sees: those asked for must be there, of the default set those that are."""
+    if config.rl.features:
+        return tuple(name for name in config.rl.features if cube.feature(name) is not None)
+    return tuple(name for name in DEFAULT_OBSERVATION if name in cube.feature_names)
+
+
+def _folds(config: Config, cube: Cube) -> list[Fold]:
+    return walk_forward(
+        len(cube.times), **config.backtest.model_dump(include={"folds", "test_fraction", "forecaster_fraction", "inner_windows"}),
+        horizon=max(*config.forecast.horizons, config.agents.horizon_bars), embargo=config.backtest.embargo_bars,
+        warmup=warmup_bars(_observed(config, cube)),
+    )  # fmt: skip
+
+
+def _opinions(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold]) -> Path:
+    """The desk's opinions on every decision row of any fold. The rules are fixed, so one pass serves all folds."""
+    section = run.config.agents
+    rows = slice(folds[0].windows[0].rows.start, len(cube.times))
+    stage = run.stage("opinions", cube.id, section.model_dump(mode="json"), [rows.start, rows.stop])
+    return stage.get_or(lambda out: pq.write_table(opine_table(cube_ref, rows, section), out / "opinions.parquet", compression="zstd"))
+
+
+def _all_folds(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold], opinions: Path) -> dict[str, dict[str, Path]]:
+    """Stage folders by fold and stage. The driver only watches; progress is what the run's events say."""
+    here = str(run.path.resolve())
+    pending = {_run_fold.remote(here, [cube_ref], cube.id, fold, str(opinions.resolve())): fold.name for fold in folds}
+    done: dict[str, dict[str, Path]] = {}
+    with (run.path / "events.jsonl").open() as events:
+        events.seek(0, 2)
+        while pending:
+            ready, _ = ray.wait(list(pending), timeout=1.0)
+            for event in map(json.loads, events):
+                if event["event"].startswith("stage_"):
+                    log.info("%s: %s", event["stage"], event["event"].removeprefix("stage_"))
+            for ref in ready:
+                done[pending.pop(ref)] = {stage: Path(path) for stage, path in ray.get(ref).items()}
+    return done
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _run_fold(run_path: str, cube_box: list[Any], cube_id: str, fold: Fold, opinions: str) -> dict[str, str]:
+    """One fold from forecast to backtest; the live fold has no test block to walk."""
+    run, cube_ref = Run.open(run_path), cube_box[0]
+    config = run.config
+    cube: Cube = ray.get(cube_ref)
+    terms, place, seed = Terms.of(config, cube), f"fold={fold.name}", seed_for(config.seed, f"fold={fold.name}")
+    base = [cube_id, fold, config.seed]
+    spoken, table = _spoken(Path(opinions), cube, config)
+
+    def forecast(out: Path) -> None:
+        write_tables(forecast_fold(cube_ref, fold, config.forecast, seed=config.seed, storage=out), out / TABLES)
+
+    def feedback(out: Path) -> None:
+        manager, record = judge_fold(
+            cube_ref, fold, table, config.feedback, seed, out, cost_per_side=terms.costs.rate, resamples=config.backtest.resamples
+        )
+        np.savez_compressed(out / "manager.npz", as_of=manager.as_of, p_up=manager.p_up)
+        (out / "record.json").write_text(canonical_json(record))
+
+    def learn(out: Path) -> None:
+        record = train(
+            cube_ref,
+            fold,
+            tables,
+            desk,
+            section=config.rl,
+            features=_observed(config, cube),
+            seed=seed,
+            out_dir=out / "actor",
+            **vars(terms),
+        )
+        (out / "record.json").write_text(canonical_json(record))
+
+    def backtest(out: Path) -> None:
+        policy, judge = ActorPolicy.load(done["rl"] / "actor"), load_judge(done["feedback"])
+        heard = _on_table(spoken, cube, fold.last.rows)
+        cash = config.execution.initial_cash_usd
+        ray.get(backtest_fold.remote(
+            cube_ref, fold.last.rows, policy, tables, heard, weigh_with(judge), initial_cash_usd=cash, out_dir=str(out), **vars(terms)
+        ))  # fmt: skip
+
+    done: dict[str, Path] = {}
+    first = run.stage(f"forecast/{place}", base, config.forecast.model_dump(mode="json"))
+    done["forecast"] = first.get_or(forecast)
+    tables = read_tables(done["forecast"] / TABLES)
+    second = run.stage(f"feedback/{place}", base, config.feedback.model_dump(mode="json"), Path(opinions).name, terms)
+    done["feedback"] = second.get_or(feedback)
+    desk = _with_manager(table, _manager(done["feedback"], table))
+    third = run.stage(f"rl/{place}", base, config.rl.model_dump(mode="json"), first.key, second.key)
+    done["rl"] = third.get_or(learn)
+    if fold.last.role == "test":
+        done["backtest"] = run.stage(f"backtest/{place}", third.key, config.execution.initial_cash_usd).get_or(backtest)
+    return {name: str(path) for name, path in done.items()}
+
+
+def _on_table(spoken: list[Opinion | Abstention], cube: Cube, rows: slice) -> list[Opinion | Abstention]:
+    """Opinions that are the last ones at some row of `rows`."""
+    moments = np.unique(np.array([o.as_of for o in spoken], "datetime64[us]"))
+    start = moments[np.searchsorted(moments, cube.known_at[rows.start], side="right") - 1]
+    return [o for o in spoken if start <= o.as_of <= cube.known_at[rows.stop - 1]]
+
+
+def _result(
+    run: Run, cube: Cube, dataset: Dataset, ingested: dict[str, Any], folds: list[Fold], opinions: Path, stages: dict[str, dict[str, Path]]
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that the report shows, and a trial in the ledger for each test block."""
+    config, tested = run.config, [f for f in folds if f.last.role == "test"]
+    ledger = TrialLedger(config.lake.uri)
+    for fold in tested:
+        span = f"{cube.times[fold.last.rows.start]}/{cube.times[fold.last.rows.stop]}"
+        ledger.record(config.hash, dataset.data_version, span)
+    walked = [{p.stem: read_episode(p) for p in sorted(stages[f.name]["backtest"].glob("*.npz"))} for f in tested]
+    figures = results.policy_results(
+        {name: [fold[name] for fold in walked] for name in walked[0]}, held_by=ActorPolicy.name, bars_per_year=cube.bars_per_year,
+        resamples=config.backtest.resamples, seed=config.seed,
+    )  # fmt: skip
+    tables = [read_tables(stages[f.name]["forecast"] / TABLES) for f in tested]
+    records_of = {
+        part: {f.name: json.loads((stages[f.name][part] / "record.json").read_text()) for f in folds} for part in ("feedback", "rl")
+    }
+    terms = Terms.of(config, cube)
+    spoken, table = _spoken(opinions, cube, config)
+    desk = results.desk_result(
+        cube, spoken, table, [_manager(stages[f.name]["feedback"], table) for f in tested], [f.last for f in tested],
+        cost_per_side=terms.costs.rate, resamples=config.backtest.resamples, seed=config.seed,
+    )  # fmt: skip
+    trained = config.forecast.ttm.trained_until
+    return {
+        **figures, **records_of, "seed": config.seed, "config_hash": config.hash,
+        "data": results.data_result(cube, dataset, ingested["quality"]),
+        "execution": {"fill": terms.fill, "max_weight": terms.max_weight, "costs_bps": config.execution.resolved_costs().model_dump()},
+        "folds": [results.fold_result(f, cube, walked[k], seed=config.seed) for k, f in enumerate(tested)],
+        "forecasts": results.forecast_results(tables, [f.last for f in tested], cube),
+        "analysts": desk,
+        "decision": Predictor.load(run.path).predict(cube.symbols).model_dump(mode="json"),
+        "notes": results.notes(
+            cube, fill=terms.fill, analysts=desk, max_weight=terms.max_weight, trained_until=str(trained) if trained else None
+        ),
+    }  # fmt: skip
+
+
+def _spoken(opinions: Path, cube: Cube, config: Config) -> tuple[list[Opinion | Abstention], OpinionTable]:
+    """The desk's opinions one by one and in bulk."""
+    spoken = records.of_arrow(pq.read_table(opinions / "opinions.parquet"))
+    return spoken, OpinionTable.of(spoken, cube.symbols, config.agents.roster)
+
+
+def _manager(feedback: Path, table: OpinionTable) -> OpinionTable:
+    """The manager's verdict on each decision row of a fold."""
+    with np.load(feedback / "manager.npz") as saved:
+        return OpinionTable(saved["as_of"], table.symbols, (MANAGER,), saved["p_up"], table.horizon_bars)
+
+
+def _with_manager(table: OpinionTable, manager: OpinionTable) -> OpinionTable:
+    """The desk as a learner hears it: at each decision row of the fold the analysts' last word, and the manager's."""
+    said = np.stack([table.latest(moment) for moment in manager.as_of])
+    p_up = np.concatenate([said, manager.p_up], axis=-1)
+    return OpinionTable(manager.as_of, table.symbols, (*table.authors, MANAGER), p_up, table.horizon_bars)

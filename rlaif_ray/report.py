@@ -1,0 +1,230 @@
+"""result.json -> one self-contained HTML page, and a one-screen summary for the terminal.
+
+Nothing is computed here that is not in the result: a number on the page is a number in `result.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from rlaif_ray import charts
+from rlaif_ray.charts import Series
+
+LEARNED = "sac"  # the policy under judgement; drawn first, in the first colour
+METRICS = (
+    ("excess", "excess_annual_log_return", "percent"), ("Sharpe", "sharpe", "plain"), ("Sortino", "sortino", "plain"),
+    ("Calmar", "calmar", "plain"), ("return a year", "annual_return", "percent"), ("max drawdown", "max_drawdown", "percent"),
+    ("CVaR 95", "cvar_95", "percent"), ("hit rate", "hit_rate", "percent"), ("turnover a year", "turnover", "plain"),
+    ("profit factor", "profit_factor", "plain"),
+)  # fmt: skip
+QUALITY_WORDS = {
+    "gaps_filled": "gaps filled (not tradable)", "halts": "rows not tradable", "outliers": "outliers flagged",
+    "duplicates_dropped": "identical duplicates dropped", "violations": "rows with inconsistent high or low", "ends_early": "symbols that end early",
+}  # fmt: skip
+
+
+def render(result: Mapping[str, Any], path: Path) -> Path:
+    """Write the page; opens from disk, light and dark, wide and narrow."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("rlaif_ray") / "report.html.j2").read_text(encoding="utf-8"))
+    path.write_text(template.render(_context(result)), encoding="utf-8")
+    return path
+
+
+def summary_text(result: Mapping[str, Any]) -> str:
+    """One screen for a terminal: the verdict and the policies' table."""
+    width = max(len(p) for p in result["policies"])
+    lines = [_subtitle(result), "", verdict(result)["headline"], verdict(result)["detail"], ""]
+    lines.append(f"{'policy':<{width}}  {'excess a year':>24}  {'Sharpe':>22}  {'max drawdown':>12}  {'turnover':>8}")
+    for name in _ordered(result["policies"]):
+        m = result["policies"][name]
+        lines.append(
+            f"{name:<{width}}  {_span(m['excess_annual_log_return'], 'percent'):>24}  {_span(m['sharpe'], 'plain'):>22}  "
+            f"{_number(m['max_drawdown']['value'], 'percent'):>12}  {_number(m['turnover']['value'], 'plain'):>8}"
+        )
+    lines += ["", *result["notes"]]
+    return "\n".join(lines)
+
+
+def verdict(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run says about the learned policy: an edge is claimed only when the interval lies above zero."""
+    edge, scale = result["edges"][LEARNED], result["data"]["bars_per_year"]
+    value, low, high = (_number(None if edge[k] is None else edge[k] * scale, "percent") for k in ("value", "low", "high"))
+    does = "Edge: {} beats" if edge["claim"] else "No edge: {} does not beat"
+    detail = f"Excess log return {value} a year, 95% interval {low} to {high}, on {result['test']['bars']} out-of-sample bars"
+    headline = f"{does.format(LEARNED)} equal weight of the same names after costs."
+    return {"claim": bool(edge["claim"]), "headline": headline, "detail": f"{detail} in {len(result['folds'])} folds."}
+
+
+def _context(result: Mapping[str, Any]) -> dict[str, Any]:
+    policies = _ordered(result["policies"])
+    css = {name: f"c{i % 10}" for i, name in enumerate(policies)}
+    return {
+        "title": "rlaif_ray: walk-forward report",
+        "subtitle": _subtitle(result),
+        "verdict": verdict(result),
+        "notes": result["notes"],
+        "legend": [{"label": p, "css": css[p]} for p in policies],
+        "config_hash": result["config_hash"], "data_version": result["data"]["data_version"], "seed": result["seed"],
+        **_policy_tables(result, policies, css),
+        **_curves(result, policies, css),
+        **_folds(result, policies),
+        **_forecasts(result),
+        **_analysts(result),
+        **_holdings(result),
+        **_data(result),
+    }  # fmt: skip
+
+
+def _policy_tables(result: Mapping[str, Any], policies: Sequence[str], css: Mapping[str, str]) -> dict[str, Any]:
+    scale = result["data"]["bars_per_year"]
+    rows = []
+    for p in policies:
+        edge = result["edges"][p]
+        rows.append((p, css[p], *(np.nan if edge[k] is None else edge[k] * scale for k in ("value", "low", "high"))))
+    metric_rows = [
+        {"name": p, "cells": [{"value": _number(m[k]["value"], unit), "interval": _bounds(m[k], unit)} for _, k, unit in METRICS]}
+        for p in policies
+        for m in [result["policies"][p]]
+    ]
+    costs = [
+        {"name": p, "turnover": _span(m["turnover"], "plain"), "drag": _span(m["cost_drag"], "percent")}
+        for p in policies
+        for m in [result["policies"][p]]
+    ]
+    bps = result["execution"]["costs_bps"]
+    sentence = (
+        f"Decided at the close of a bar, filled at the {result['execution']['fill'].replace('next_', 'next ')}. Each side of a trade pays "
+        + " + ".join(f"{v:g} bps {k.replace('_', ' ')}" for k, v in bps.items())
+        + f" = {sum(bps.values()):g} bps. No name above {result['execution']['max_weight']:.0%} of equity."
+    )
+    return {
+        "edge_chart": charts.intervals(rows, title="Excess log return a year over equal weight"),
+        "metric_columns": [label for label, _, _ in METRICS], "metric_rows": metric_rows, "cost_rows": costs, "cost_sentence": sentence,
+    }  # fmt: skip
+
+
+def _curves(result: Mapping[str, Any], policies: Sequence[str], css: Mapping[str, str]) -> dict[str, Any]:
+    times = result["curves"]["times"]
+    equity = {p: np.array(result["curves"]["equity"][p], float) for p in reversed(policies)}  # the learned one is drawn last, on top
+    grown = [Series(p, css[p], e) for p, e in equity.items()]
+    fallen = [Series(p, css[p], e / np.maximum.accumulate(np.maximum(e, 1.0)) - 1.0) for p, e in equity.items()]
+    return {
+        "equity_chart": charts.time_lines(times, grown, log=True, title="Growth of 1, out of sample"),
+        "drawdown_chart": charts.time_lines(times, fallen, percent=True, title="Drawdown"),
+    }
+
+
+def _folds(result: Mapping[str, Any], policies: Sequence[str]) -> dict[str, Any]:
+    rows = []
+    for fold in result["folds"]:
+        figures = [fold["policies"][p] for p in policies]
+        cells = [f"{_number(f['total_return'], 'percent')} / {_number(f['sharpe'], 'plain')}" for f in figures]
+        rows.append({"name": fold["name"], "cells": cells, **{k: " to ".join(fold[k]) for k in ("train", "validation", "test")}})
+    return {"fold_rows": rows, "fold_policies": policies}
+
+
+def _forecasts(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Calibration of every forecaster over the test blocks; the chart shows the first horizon."""
+    rows, series, levels = [], [], []
+    for i, (name, model) in enumerate(result["forecasts"].items()):
+        for horizon, c in model["horizons"].items():
+            target = model["target"].replace("_", " ")
+            figures = [
+                _number(c.get(key), unit) for key, unit in (("interval_80", "percent"), ("mae_to_naive", "plain3"), ("qlike", "plain3"))
+            ]
+            rows.append([name, target, horizon, _number(c["pinball"], "small"), *figures, f"{c['count']:,}"])
+        for c in list(model["horizons"].values())[:1]:
+            levels = [float(level) for level in c["coverage"]]
+            series.append(Series(name, f"c{i}", np.array(list(c["coverage"].values()), float)))
+    chart = charts.reliability(series, levels, title="Reliability of the quantiles") if series else ""
+    legend = [{"label": s.label, "css": s.css} for s in series]
+    columns = ["model", "target", "bars ahead", "pinball loss", "80% band holds", "error / no change", "QLIKE", "n"]
+    return {"forecast_rows": rows, "forecast_columns": columns, "reliability_chart": chart, "forecast_legend": legend}
+
+
+def _analysts(result: Mapping[str, Any]) -> dict[str, Any]:
+    rows = []
+    for name, a in result["analysts"].items():
+        figures = [_span(a["score"], "small"), _span(a["hit_rate"], "percent")]
+        rows.append([name, f"{a['n_opinions']:,}", f"{a['n_abstentions']:,}", *figures, a["reason"] or ""])
+    columns = ["analyst", "opinions", "abstentions", "score", "right side", "an abstention's reason"]
+    lines = [_judge_line(name, record) for name, record in result["feedback"].items()]
+    return {"analyst_rows": rows, "analyst_columns": columns, "feedback_lines": lines}
+
+
+def _judge_line(fold: str, record: Mapping[str, Any]) -> str:
+    """One sentence on the judge that moved the manager in a fold's last window."""
+    last = record["windows"][-1]
+    fair = last["held_out"]
+    if fair is None or fair["accuracy"] is None:
+        return f"Fold {fold}: {last['n_pairs']:,} judged pairs, {last.get('reason', 'too few to hold any out')}; the manager keeps equal weights."
+    right, author, gain = _span(fair["accuracy"], "percent"), _span(fair["author_average"], "percent"), record["gain_over_equal_weights"]
+    said = f"Fold {fold}: reward model over {last['n_pairs']:,} judged pairs; right on {right} of {fair['n_pairs']:,} held-out pairs"
+    return f"{said} (author average: {author}). The manager's score over equal weights: {_span(gain, 'small')}."
+
+
+def _holdings(result: Mapping[str, Any]) -> dict[str, Any]:
+    held = result["curves"]["weights"]
+    weights = np.array(held["values"], float).reshape(len(result["curves"]["times"]), -1)
+    order = np.argsort(-weights.mean(axis=0), kind="stable")
+    top, rest = order[:8], order[8:]
+    layers = [Series(held["symbols"][j], f"c{k}", weights[:, j]) for k, j in enumerate(top)]
+    layers.append(Series("all others", "c9", weights[:, rest].sum(axis=1)))
+    decision = result["decision"]
+    rows = [
+        {
+            "symbol": p["symbol"], "weight": _number(p["target_weight"], "percent"),
+            "p_up": _number(next((v["p_up"] for v in p["votes"] if v["author"] == "manager"), None), "plain3"),
+            "claims": "; ".join(c for v in p["votes"] if v["author"] != "manager" for c in v["claims"]),
+        }
+        for p in sorted(decision["predictions"], key=lambda p: -p["target_weight"])[:12]
+    ]  # fmt: skip
+    return {
+        "holdings_chart": charts.stacked(result["curves"]["times"], layers, title="Weights held by the learned policy"),
+        "holdings_legend": [{"label": s.label, "css": s.css} for s in layers],
+        "decision_reason": f"Decision of {decision['model']} at {decision['as_of']}: {decision['reason']}", "decision_rows": rows,
+    }  # fmt: skip
+
+
+def _data(result: Mapping[str, Any]) -> dict[str, Any]:
+    d = result["data"]
+    lines = [
+        f"{len(d['symbols'])} symbols, {d['rows']:,} rows, {d['first']} to {d['last']}, prices {d['price_kind'].replace('_', ' ')}, "
+        f"{d['bars_per_year']:.1f} bars a year by the exchange calendar."
+    ]
+    if d["absent_features"]:
+        lines.append(f"Absent because the source lacks their inputs: {', '.join(d['absent_features'])}.")
+    counts = [f"{count:,} {QUALITY_WORDS[key]}" for key, count in d["quality"].items() if count]
+    return {"data_lines": [*lines, *([f"Cleaning: {', '.join(counts)}."] if counts else [])]}
+
+
+def _subtitle(result: Mapping[str, Any]) -> str:
+    d, tested = result["data"], result["test"]
+    span = f"{d['dataset']}: {len(d['symbols'])} symbols, {d['first']} to {d['last']}"
+    return f"{span}; {len(result['folds'])} folds tested {tested['from']} to {tested['to']}"
+
+
+def _ordered(names: Mapping[str, Any]) -> list[str]:
+    return sorted(names, key=lambda n: (n != LEARNED, list(names).index(n)))
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None or not np.isfinite(value):
+        return "n/a"
+    return {"percent": f"{value:.1%}", "plain": f"{value:.2f}", "plain3": f"{value:.3f}", "small": f"{value:.5f}"}[unit]
+
+
+def _bounds(m: Mapping[str, Any], unit: str) -> str:
+    return "" if m["low"] is None else f"{_number(m['low'], unit)} to {_number(m['high'], unit)}"
+
+
+def _span(m: Mapping[str, Any], unit: str) -> str:
+    bounds = _bounds(m, unit)
+    return f"{_number(m['value'], unit)} [{bounds}]" if bounds else _number(m["value"], unit)

@@ -1,0 +1,157 @@
+"""Episodes and records of all folds -> the one dictionary that is `result.json`.
+
+Only what follows from config, data content and seed goes in; times, hosts, paths and table versions do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlaif_ray.backtest import metrics
+from rlaif_ray.backtest.engine import concatenate
+from rlaif_ray.backtest.significance import edge
+from rlaif_ray.core import Abstention, Cube, Episode, ForecastTable, Opinion, OpinionTable
+from rlaif_ray.data.cube import Dataset
+from rlaif_ray.feedback.evidence import track_records
+from rlaif_ray.feedback.outcomes import close
+from rlaif_ray.forecast.scores import calibration
+from rlaif_ray.runs import seed_for
+from rlaif_ray.splits import Fold, Window
+
+BENCHMARK = "equal_weight"
+CURVE_POINTS = 500
+QUALITY = ("gaps_filled", "halts", "outliers", "duplicates_dropped", "violations", "ends_early")
+
+
+def policy_results(
+    episodes: Mapping[str, Sequence[Episode]], *, held_by: str, bars_per_year: float, resamples: int, seed: int
+) -> dict[str, Any]:  # fmt: skip
+    """Metrics and edges of each policy over its stitched test blocks, and thinned curves.
+
+    Parameters
+    ----------
+    episodes : by policy, its test episodes in fold order.
+    held_by : the policy whose weights are drawn.
+    """
+    whole = {name: concatenate(parts) for name, parts in episodes.items()}
+    benchmark = whole[BENCHMARK]
+    policies, edges = {}, {}
+    for name, episode in whole.items():
+        drawn = seed_for(seed, f"bootstrap/{name}")
+        row = metrics.summary(episode, benchmark, bars_per_year=bars_per_year, resamples=resamples, seed=drawn)
+        claim = edge(episode.returns, benchmark.returns, resamples=resamples, seed=drawn)
+        row["excess_annual_log_return"] = {k: v * bars_per_year for k, v in row["excess_log_return"].items()}
+        policies[name] = row
+        edges[name] = {"value": claim.value, "low": claim.low, "high": claim.high, "claim": claim.claim}
+    shown = np.unique(np.linspace(0, len(benchmark.times) - 1, num=min(CURVE_POINTS, len(benchmark.times))).astype(int))
+    held = whole[held_by]
+    return {
+        "policies": policies,
+        "edges": edges,
+        "test": {"from": _day(benchmark.times[0]), "to": _day(benchmark.times[-1]), "bars": len(benchmark.times)},
+        "curves": {
+            "times": [_day(t) for t in benchmark.times[shown]],
+            "equity": {name: episode.equity[shown] for name, episode in whole.items()},
+            "weights": {"symbols": list(held.symbols), "values": held.weights[shown]},
+        },
+    }
+
+
+def fold_result(fold: Fold, cube: Cube, episodes: Mapping[str, Episode], *, seed: int) -> dict[str, Any]:
+    """Dates of a fold's blocks and each policy's point figures on its test block."""
+    figures = {}
+    for name, episode in episodes.items():
+        row = metrics.summary(episode, episodes[BENCHMARK], bars_per_year=cube.bars_per_year, resamples=1, seed=seed)
+        figures[name] = {k: row[k]["value"] for k in ("total_return", "sharpe", "max_drawdown", "excess_log_return")}
+    return {
+        "name": fold.name,
+        "train": _span(cube, slice(fold.block_a.start, fold.train_rows.stop)),
+        "validation": _span(cube, fold.validation.rows),
+        "test": _span(cube, fold.last.rows),
+        "policies": figures,
+    }
+
+
+def forecast_results(tables: Sequence[Mapping[str, ForecastTable]], windows: Sequence[Window], cube: Cube) -> dict[str, Any]:
+    """Calibration of each forecaster over the test blocks of all folds together."""
+    out = {}
+    for name in tables[0]:
+        parts = [_on_rows(fold[name], cube, window.rows) for fold, window in zip(tables, windows, strict=True)]
+        first = parts[0]
+        joined = ForecastTable(
+            np.concatenate([p.as_of for p in parts]), first.target, first.symbols, first.horizons, first.levels,
+            np.concatenate([p.values for p in parts]), first.model,
+        )  # fmt: skip
+        out[name] = {"target": first.target, "horizons": calibration(joined, cube)}
+    return out
+
+
+def _on_rows(table: ForecastTable, cube: Cube, rows: slice) -> ForecastTable:
+    keep = np.isin(table.as_of, cube.known_at[rows])
+    return ForecastTable(table.as_of[keep], table.target, table.symbols, table.horizons, table.levels, table.values[keep], table.model)
+
+
+def _span(cube: Cube, rows: slice) -> list[str]:
+    return [_day(cube.times[rows.start]), _day(cube.times[min(rows.stop, len(cube.times)) - 1])]
+
+
+def _day(moment: np.datetime64) -> str:
+    return str(moment.astype("datetime64[D]"))
+
+
+def data_result(cube: Cube, dataset: Dataset, quality: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the run was made from; the quality counts are summed over symbols."""
+    counts = {key: sum(int(report.get(key) or 0) for report in quality.values()) for key in QUALITY}
+    return {
+        "dataset": dataset.lake.dataset, "symbols": list(cube.symbols), "rows": int(np.isfinite(cube.close).sum()), "bars": len(cube.times),
+        "first": _day(cube.times[0]), "last": _day(cube.times[-1]), "data_version": dataset.data_version, "price_kind": dataset.price_kind,
+        "bars_per_year": cube.bars_per_year, "absent_features": list(dataset.absent), "quality": counts,
+    }  # fmt: skip
+
+
+def desk_result(
+    cube: Cube, spoken: Sequence[Opinion | Abstention], analysts: OpinionTable, managers: Sequence[OpinionTable], windows: Sequence[Window], *,
+    cost_per_side: float, resamples: int, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Record of every analyst and of the manager over the test blocks of all folds together.
+
+    Parameters
+    ----------
+    spoken : the desk's opinions one by one, for the reasons of those who abstained.
+    analysts : the same in bulk.
+    managers : the manager's table of each fold, one row a decision row; its word counts when the desk spoke.
+    """
+    moments = np.concatenate([cube.known_at[w.rows] for w in windows])
+    kept = np.isin(analysts.as_of, moments)
+    verdicts = np.concatenate([
+        m.p_up[np.isin(m.as_of, analysts.as_of) & np.isin(m.as_of, cube.known_at[w.rows])] for m, w in zip(managers, windows, strict=True)
+    ])  # fmt: skip
+    p_up = np.concatenate([analysts.p_up[kept], verdicts], axis=-1)
+    table = OpinionTable(analysts.as_of[kept], analysts.symbols, (*analysts.authors, *managers[0].authors), p_up, analysts.horizon_bars)
+    rows = slice(windows[0].rows.start, windows[-1].rows.stop)
+    records = track_records(close(table, cube, cost_per_side=cost_per_side), p_up, rows, resamples=resamples, seed=seed)
+    reasons = {o.author: o.reason for o in reversed(spoken) if isinstance(o, Abstention)}
+    return {author: {**record, "reason": reasons.get(author)} for author, record in records.items()}
+
+
+def notes(cube: Cube, *, fill: str, analysts: Mapping[str, Mapping[str, Any]], max_weight: float, trained_until: str | None) -> list[str]:
+    """What a reader must know before believing any number, one sentence each."""
+    said = []
+    if cube.price_kind == "vendor_adjusted":
+        said.append("Prices were adjusted by their vendor after the fact: not point in time; their levels are not what could be traded.")
+    if cube.price_kind == "split_adjusted":
+        said.append("Prices were adjusted for splits by their source; dividends are paid in the simulator where the source lists them.")
+    if fill == "next_close":
+        said.append("The source has no opens: decisions fill at the next close.")
+    if max_weight < 1.0 / len(cube.symbols):
+        least = 1.0 / len(cube.symbols)
+        said.append(f"A cap of {max_weight:.1%} on one name cannot be met by {len(cube.symbols)} names; it is {least:.1%} here.")
+    silent = [name for name, record in analysts.items() if not record["n_opinions"]]
+    if silent:
+        said.append(f"Abstained throughout, for lack of data: {', '.join(silent)}.")
+    if trained_until is not None and np.datetime64(trained_until) >= cube.times[0]:
+        said.append(f"CONTAMINATED: pretrained weights may have seen the world up to {trained_until}; results before that prove nothing.")
+    return said

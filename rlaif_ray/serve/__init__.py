@@ -1,0 +1,1 @@
+"""One explained prediction over HTTP."""
