@@ -128,13 +128,14 @@ def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
     from rlaif_ray.report import summary_text
 
     run, result = run_pipeline(config, flags.get("run-dir"), resume)
+    folder = run.path.resolve()  # in full: a submitted job runs in a folder that nobody would guess
     if "json" in flags:
         # Standard output is then result.json and nothing else, so that it can be piped.
-        sys.stdout.write((run.path / "result.json").read_text())
-        print(f"run: {run.path}", file=sys.stderr)
+        sys.stdout.write((folder / "result.json").read_text())
+        print(f"run: {folder}", file=sys.stderr)
         return
     print(summary_text(result))
-    print(f"\nreport: {run.path / 'report.html'}\nrun: {run.path}")
+    print(f"\nreport: {folder / 'report.html'}\nrun: {folder}")
 
 
 def _serve(flags: dict[str, str], knobs: dict[str, str]) -> None:

@@ -107,8 +107,8 @@ class Stage:
 class Run:
     """A run directory. One process writes it at a time; anyone may read.
 
-    As a context manager it writes timing.json and lets go at the end, and where the user's mistake (bad knob, bad data) stopped it before any
-    stage was committed, it removes the directory: nothing half-written is left.
+    As a context manager it writes timing.json and lets go at the end; where the user's mistake (bad knob, bad data)
+    stopped it before any stage was committed, it removes the directory instead: nothing half-written is left.
     """
 
     def __init__(self, path: Path, config: Config, verb: str) -> None:

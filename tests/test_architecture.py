@@ -2,7 +2,9 @@
 
 import ast
 import re
+import subprocess
 import sys
+import tomllib
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -223,3 +225,23 @@ def test_a_job_is_a_door_to_a_verb():
         verb = job.stem.replace("_", "-")
         assert verb in VERBS
         assert f'main(["{verb}", *sys.argv[1:]])' in job.read_text()
+
+
+def test_the_wheel_takes_along_all_that_is_not_python():
+    """Templates and the like reach the wheel only where pyproject names them; jobs/ and tests/ stay out of it."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = tools["package-data"]["rlaif_ray"]
+    others = [p.relative_to(PACKAGE) for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".py" and "__pycache__" not in p.parts]
+    assert not [str(p) for p in others if not any(p.match(pattern.removeprefix("**/")) for pattern in patterns)]
+    assert tools["packages"]["find"]["include"] == ["rlaif_ray*"]
+
+
+def test_no_path_of_a_machine_and_no_registry_is_written_anywhere():
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = []
+    for name in listed.stdout.splitlines():
+        file = ROOT / name
+        if file.suffix in {".py", ".md", ".yaml", ".toml", ".txt", ".j2", ""} and file.is_file():
+            text = file.read_text()
+            found += [f"{name}: {hit}" for hit in re.findall(r"(?<![\w.~])/(?:home|root|work|Users|opt)/\w+|\bpypi\.org|pythonhosted", text)]
+    assert not [hit for hit in found if not hit.startswith("tests/test_architecture.py")]
