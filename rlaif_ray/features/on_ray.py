@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 import pyarrow as pa
@@ -11,13 +14,17 @@ import ray
 
 from rlaif_ray.core import KEYS, Panel, content_hash
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.errors import MissingDataError
+from rlaif_ray.errors import MissingDataError, RlaifError
 from rlaif_ray.features import technical
 from rlaif_ray.features.catalog import CROSS_SECTION, FEATURES, TECHNICAL, computable, spec
 from rlaif_ray.features.cross_section import cross_section
 
 BARS = "bars"
 TABLE, ACROSS = "features_technical", "features_cross_section"
+_PASSED = pa.schema({
+    "symbol": pa.string(), "problem": pa.binary(), "rows": pa.int64(), "added": pa.int64(), "names": pa.list_(pa.string()),
+    "hash": pa.string(), "compared": pa.large_binary(),
+})  # fmt: skip
 _COMPARED = tuple(dict.fromkeys(spec(n).inputs[0] for n in CROSS_SECTION))
 
 
@@ -33,25 +40,30 @@ class Computed:
     versions: dict[str, int]  # table -> the Delta version that holds them: where, not what
 
 
-def compute(lake: Lake, symbols: Sequence[str], *, bars_version: int | None = None) -> Computed:
+def compute(
+    lake: Lake, symbols: Sequence[str], *, bars_version: int | None = None, start: dt.date | None = None, end: dt.date | None = None
+) -> Computed:  # fmt: skip
     """Compute all features of `symbols` and append them to the lake.
 
     Pass one takes the table `bars` and writes `features_technical`, one symbol a block. Pass two compares the symbols at
     each moment and writes `features_cross_section`. Both tables have one fixed schema, the catalogue's: what a symbol's
-    bars do not allow is null there, and `read` leaves out what no symbol has. Computing again adds nothing.
+    bars do not allow is null there. Computing again adds nothing.
 
     Parameters
     ----------
     symbols : the universe; it is what cross-sectional features compare with.
     bars_version : Delta version of `bars` to read; None: the newest.
+    start, end : days of bars that count. Recursive indicators begin at the first of them.
 
-    Raises `MissingDataError` for a symbol without bars.
+    Raises the first symbol's error: `MissingDataError` where there are no bars, `DataError` for an impossible price.
     """
     blocks = ray.data.from_items([{"symbol": s} for s in symbols], override_num_blocks=len(symbols))
-    done = blocks.map_batches(
-        _one_symbol, batch_size=1, batch_format="pyarrow", fn_kwargs={"lake": lake, "bars_version": bars_version}
-    ).materialize()  # fmt: skip
-    passed = done.select_columns(["symbol", "rows", "added", "names", "hash"]).take_all()
+    one_symbol = partial(_one_symbol, lake=lake, bars_version=bars_version, start=start, end=end)
+    done = blocks.map_batches(one_symbol, batch_size=1, batch_format="pyarrow").materialize()
+    passed = done.select_columns(["symbol", "problem", "rows", "added", "names", "hash"]).take_all()
+    for row in passed:
+        if row["problem"]:
+            raise pickle.loads(row["problem"])
     compared = done.select_columns(["compared"]).to_arrow_refs()
     added_across, names_across, hash_across = ray.get(_all_symbols.remote(lake, *compared))
     names = {n for row in passed for n in row["names"]} | set(names_across)
@@ -66,30 +78,29 @@ def compute(lake: Lake, symbols: Sequence[str], *, bars_version: int | None = No
     )
 
 
-def read(lake: Lake, symbols: Sequence[str] | None = None, versions: dict[str, int] | None = None) -> Panel:
-    """All state-free features from the lake as one panel (see `asof.build_cube`), without columns that no symbol has.
+def _one_symbol(batch: pa.Table, lake: Lake, bars_version: int | None, start: dt.date | None, end: dt.date | None) -> pa.Table:
+    """One row in, one row out; the features go to the lake, those that are compared travel on as an Arrow stream.
 
-    `versions` : those of a `Computed`; None: the newest.
+    An error travels as a value, so that the driver raises that of the first symbol and not of the fastest.
     """
-    own, across = (lake.read(t, symbols, (versions or {}).get(t)) for t in (TABLE, ACROSS))
-    frame = own.join(across, on=["symbol", "timestamp"], how="left", suffix=":across", validate="1:1")
-    frame = frame.with_columns(pl.max_horizontal("known_at", "known_at:across").alias("known_at")).drop("known_at:across")
-    return Panel(frame.drop(c for c in frame.columns if frame[c].null_count() == frame.height).sort("symbol", "timestamp"))
-
-
-def _one_symbol(batch: pa.Table, lake: Lake, bars_version: int | None) -> pa.Table:
-    """One row in, one row out; the features go to the lake, those that are compared travel on as an Arrow stream."""
     symbol = batch["symbol"][0].as_py()
-    bars = lake.read(BARS, [symbol], bars_version)
-    if not bars.height:
-        raise MissingDataError(f"no bars of {symbol!r} in {lake.uri}/{lake.dataset}; ingest it first, or take it out of data.names")
-    features = technical.apply(Panel.of(bars))
+    try:
+        bars = lake.read(BARS, [symbol], bars_version, start=start, end=end)
+        if not bars.height:
+            raise MissingDataError(f"no bars of {symbol!r} in {lake.uri}/{lake.dataset} from {start} to {end}; ingest it first")
+        features = technical.apply(Panel.of(bars))
+    except RlaifError as error:
+        return _row(symbol, problem=pickle.dumps(error))
     added = lake.append(TABLE, _whole(features.frame, TECHNICAL), symbol)
     compared = features.frame.select(*KEYS, *[c for c in _COMPARED if c in features.columns])
-    return pa.table({
-        "symbol": [symbol], "rows": [features.frame.height], "added": [added], "names": [list(features.columns)],
-        "hash": [content_hash(features.frame)], "compared": pa.array([compared.write_ipc_stream(None).getvalue()], pa.large_binary()),
-    })  # fmt: skip
+    return _row(
+        symbol, rows=bars.height, added=added, names=features.columns, hash=content_hash(features.frame),
+        compared=compared.write_ipc_stream(None).getvalue(),
+    )  # fmt: skip
+
+
+def _row(symbol: str, **values: object) -> pa.Table:
+    return pa.Table.from_pylist([{"symbol": symbol, **values}], _PASSED)
 
 
 @ray.remote

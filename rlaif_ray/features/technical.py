@@ -22,7 +22,7 @@ from rlaif_ray.errors import DataError, MissingDataError
 from rlaif_ray.features import rolling
 from rlaif_ray.features.catalog import TECHNICAL, computable
 
-EMA = 1  # TA-Lib's number of the moving-average type
+SMA, EMA = talib.MA_Type.SMA, talib.MA_Type.EMA
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Series:
 
     @cached_property
     def stochastic(self) -> tuple[np.ndarray, np.ndarray]:
-        return talib.STOCH(self.high, self.low, self.close, 14, 3, 0, 3, 0)
+        return talib.STOCH(self.high, self.low, self.close, 14, 3, SMA, 3, SMA)
 
     @cached_property
     def aroon(self) -> tuple[np.ndarray, np.ndarray]:
@@ -323,7 +323,7 @@ FORMULAS: dict[str, Callable[[Series], np.ndarray]] = {
     "rsi_2": lambda s: talib.RSI(s.close, 2),
     "rsi_14": lambda s: talib.RSI(s.close, 14),
     "rsi_30": lambda s: talib.RSI(s.close, 30),
-    "stochastic_rsi_14": lambda s: talib.STOCHRSI(s.close, 14, 14, 1, 0)[0],
+    "stochastic_rsi_14": lambda s: talib.STOCHRSI(s.close, 14, 14, 1, SMA)[0],
     "stochastic_k_14": lambda s: s.stochastic[0],
     "stochastic_d_14": lambda s: s.stochastic[1],
     "williams_r_14": lambda s: talib.WILLR(s.high, s.low, s.close, 14),

@@ -10,6 +10,7 @@ import pytest
 
 from rlaif_ray.core import PRICE_COLUMNS, Panel
 from rlaif_ray.data.lake import Lake
+from rlaif_ray.errors import DataError, MissingDataError
 from rlaif_ray.features import catalog, on_ray, technical
 from rlaif_ray.features.cross_section import cross_section
 from tests.laws import random_bars
@@ -26,12 +27,17 @@ def local(bars: Panel) -> Panel:
     return Panel.of(own.frame.join(cross_section(own).frame, on=["symbol", "timestamp", "known_at"]))
 
 
+def stored(lake: Lake) -> pl.DataFrame:
+    own, across = lake.read(on_ray.TABLE), lake.read(on_ray.ACROSS)
+    return own.join(across, on=["symbol", "timestamp", "known_at"], validate="1:1")
+
+
 def test_ray_equals_local_and_a_second_pass_adds_nothing(ray_session: None, tmp_path: Path, bars: Panel) -> None:
     lake = Lake(str(tmp_path), "test")
     lake.append("bars", bars.frame, "all")
     first = on_ray.compute(lake, bars.symbols)
     again = on_ray.compute(lake, bars.symbols, bars_version=lake.version("bars"))
-    assert on_ray.read(lake, versions=first.versions).frame.equals(local(bars).frame)
+    assert stored(lake).equals(local(bars).frame)
     assert first.rows == bars.frame.height and first.added == 2 * first.rows and again.added == 0
     assert first.names == catalog.TECHNICAL + catalog.CROSS_SECTION and first.absent == ()
     assert (again.data_version, again.names) == (first.data_version, first.names)
@@ -44,7 +50,7 @@ def test_new_bars_append_new_rows_only(ray_session: None, tmp_path: Path, bars: 
     on_ray.compute(lake, bars.symbols)
     lake.append("bars", bars.frame, "all")
     assert on_ray.compute(lake, bars.symbols).added == 2 * bars.frame.filter(pl.col("timestamp") > cut).height
-    assert on_ray.read(lake).frame.equals(local(bars).frame)
+    assert stored(lake).equals(local(bars).frame)
 
 
 def test_what_a_source_lacks_is_absent_and_named(ray_session: None, tmp_path: Path, bars: Panel) -> None:
@@ -54,8 +60,18 @@ def test_what_a_source_lacks_is_absent_and_named(ray_session: None, tmp_path: Pa
     lake = Lake(str(tmp_path), "test")
     lake.append("bars", frame, "all")
     made = on_ray.compute(lake, bars.symbols)
-    read = on_ray.read(lake)
-    assert set(read.columns) == set(made.names)
+    frame = stored(lake)
+    assert set(made.names) == {c for c in frame.columns[3:] if frame[c].null_count() < frame.height}
     assert "volume_z_21_rank" in made.absent and "mfi_14" in made.absent and "natr_14" in made.names
-    of_first = read.frame.filter(pl.col("symbol") == bars.symbols[0])
+    of_first = frame.filter(pl.col("symbol") == bars.symbols[0])
     assert of_first["natr_14"].null_count() == of_first.height and of_first["rsi_14"].is_not_nan().any()
+
+
+def test_the_first_symbols_error_is_raised_as_it_is(ray_session: None, tmp_path: Path, bars: Panel) -> None:
+    lake = Lake(str(tmp_path), "test")
+    bad = pl.when(pl.col("symbol") == "S01").then(-pl.col("close")).otherwise("close")
+    lake.append("bars", bars.frame.with_columns(close=bad), "all")
+    with pytest.raises(DataError, match="S01: close is -"):
+        on_ray.compute(lake, [*bars.symbols, "S99"])
+    with pytest.raises(MissingDataError, match="no bars of 'S99'"):
+        on_ray.compute(lake, ["S00", "S99"])
