@@ -23,7 +23,7 @@ slow: install
 	@$(BIN)/python -m pytest -q -m slow
 
 bench: install
-	@for file in $(sort $(notdir $(basename $(wildcard benchmarks/*.py)))); do $(BIN)/python -m benchmarks.$$file || exit 1; done
+	@$(BIN)/python -m benchmarks.all
 
 install: $(INSTALLED)
 
