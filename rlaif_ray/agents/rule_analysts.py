@@ -30,7 +30,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule makes of a moment. The score is the sum of the pushes that are there."""
+    """What a rule makes of a moment. The score is the sum of the pushes that are there, so confidence stays modest whatever is fed in."""
 
     terms: tuple[Term, ...]
     max_weight: np.ndarray | None = None  # (A,) fraction of the allowed cap, in (0, 1]
@@ -38,8 +38,8 @@ class Finding:
     why: str = ""
 
     def score(self) -> np.ndarray:
-        """(A,) standard deviations up."""
-        return sum((np.where(np.isnan(t.push), 0.0, t.push) for t in self.terms), np.zeros_like(self.terms[0].push))
+        """(A,) standard deviations up, at most `LARGEST` either way."""
+        return _clip(sum((np.where(np.isnan(t.push), 0.0, t.push) for t in self.terms), np.zeros_like(self.terms[0].push)))
 
 
 def fundamental(seen: Evidence) -> Finding:

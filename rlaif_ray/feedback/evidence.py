@@ -75,7 +75,7 @@ def held_out(
 
 
 def shows_skill(fair: Mapping[str, Any]) -> bool:
-    """Whether one held-out result, by itself, lies above both chance and the author-average baseline. Who looks often must say how often."""
+    """Whether one held-out result, by itself, lies above both chance and the author-average baseline. Looking often makes it likelier."""
     return fair["accuracy"] is not None and bool(fair["accuracy"]["low"] > 0.5 and fair["gain"]["low"] > 0.0)
 
 

@@ -98,8 +98,8 @@ class RewardModel:
         """(...,K) float64 reward of each author's opinion p_up (...,K) in context (...,C); NaN for who abstained."""
         state = self._fitted()
         spoke = np.isfinite(p_up)
-        where = np.nonzero(spoke)
-        rows = self._raw(context[where[:-1]], p_up[where], where[-1])
+        here = np.broadcast_to(context[..., None, :], (*p_up.shape, context.shape[-1]))[spoke]
+        rows = self._raw(here, p_up[spoke], np.nonzero(spoke)[-1])
         x = _standardise(rows, state["mean"], state["std"])
         padded = np.zeros((-(-max(len(x), 1) // _ROWS) * _ROWS, x.shape[1]), np.float32)
         padded[: len(x)] = x
@@ -108,7 +108,7 @@ class RewardModel:
         with torch.inference_mode():
             scored = torch.cat([net(torch.from_numpy(padded[i : i + _ROWS])) for i in range(0, len(padded), _ROWS)])
         out = np.full(p_up.shape, np.nan)
-        out[where] = scored.numpy()[: len(x), 0]
+        out[spoke] = scored.numpy()[: len(x), 0]
         return out
 
     def weights(self, context: np.ndarray, p_up: np.ndarray) -> np.ndarray:
