@@ -172,19 +172,19 @@ class RL(Section):
     """Adam, of the entropy temperature."""
     replay: int = Field(default=200_000, ge=1000)
     """Transitions kept."""
-    kappa: float = Field(default=4.0, gt=0)
+    kappa: float = Field(default=2.0, gt=0)
     """Scores in [-1, 1] times this go into the softmax: how far weights can part."""
     reward_scale: float = Field(default=100.0, gt=0)
     """Multiplies the reward, which is in log returns."""
-    risk_aversion: float = Field(default=0.0, ge=0)
+    risk_aversion: float = Field(default=20.0, ge=0)
     """Of the one-bar mean-variance utility of the return over equal weight."""
     target_entropy: float = -1.0
     """Entropy that the temperature aims at, nats an asset."""
-    initial_alpha: float = Field(default=0.1, gt=0)
+    initial_alpha: float = Field(default=0.02, gt=0)
     """Entropy temperature at the start."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Of AdamW, for actor and critics."""
-    input_noise: float = Field(default=0.5, ge=0)
+    input_noise: float = Field(default=1.0, ge=0)
     """Deviation of the noise on standardised observations while learning: keeps the nets from learning bars by heart."""
     features: tuple[str, ...] = ()
     """Features that the policy sees; empty: the default set of the catalogue."""

@@ -24,7 +24,8 @@ ROWS = slice(60, 100)
 def policy(cube: Cube, members: int = 1, max_weight: float = 0.5) -> ActorPolicy:
     recipe = Recipe.fit(cube, {}, None, features=cube.feature_names, sees=("features",), block_a=slice(0, 30), train_rows=slice(30, 60))
     torch.manual_seed(0)
-    return ActorPolicy(recipe, [Actor(len(recipe.names) + 2, (8, 8)) for _ in range(members)], hidden=(8, 8), kappa=4.0, max_weight=max_weight)
+    actors = [Actor(len(recipe.names) + 2, (8, 8)) for _ in range(members)]
+    return ActorPolicy(recipe, actors, hidden=(8, 8), kappa=4.0, max_weight=max_weight)
 
 
 def walk(p: ActorPolicy, cube: Cube):

@@ -16,7 +16,8 @@ def observation(assets: int = A, seed: int = 0) -> torch.Tensor:
 
 
 def test_weights_by_hand() -> None:
-    weights = weights_of(np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), np.array([[True, True, True], [False, True, True]]), np.log(2.0), 1.0)
+    listed = np.array([[True, True, True], [False, True, True]])
+    weights = weights_of(np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), listed, np.log(2.0), 1.0)
     np.testing.assert_allclose(weights, [[0.25, 0.25, 0.5], [0.0, 0.5, 0.5]])
 
 

@@ -47,7 +47,8 @@ def desk(cube: Cube) -> OpinionTable:
 
 
 def fit(cube: Cube, **changes: object) -> Recipe:
-    knobs = {"features": cube.feature_names, "sees": ("features", "forecasts", "opinions"), "block_a": BLOCK_A, "train_rows": TRAIN} | changes
+    sees = ("features", "forecasts", "opinions")
+    knobs = {"features": cube.feature_names, "sees": sees, "block_a": BLOCK_A, "train_rows": TRAIN} | changes
     return Recipe.fit(cube, forecasts(cube), desk(cube), **knobs)  # pyright: ignore[reportArgumentType]
 
 

@@ -27,7 +27,10 @@ def test_what_was_seen_is_rebuilt_bit_for_bit() -> None:
     chunks = [episode(3, 4, 0), episode(20, 1, 1), SingleAgentEpisode()]
     ring = Ring(10, TABLE, seed=0)
     assert ring.add(chunks) == 5 == len(ring)
-    seen = {float(r): (c.get_observations(k), c.get_observations(k + 1), c.get_actions(k)) for c in chunks[:2] for k, r in enumerate(c.get_rewards())}
+    seen = {}
+    for chunk in chunks[:2]:
+        for k, row in enumerate(chunk.get_rewards().tolist()):
+            seen[row] = chunk.get_observations(k), chunk.get_observations(k + 1), chunk.get_actions(k)
     batch = ring.sample(64)
     assert {3.0, 4.0, 5.0, 6.0, 20.0} == set(batch[Columns.REWARDS].tolist())
     for n, reward in enumerate(batch[Columns.REWARDS].tolist()):
