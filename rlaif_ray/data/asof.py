@@ -20,11 +20,12 @@ _EVENTS = ("dividend", "split", "tradable", "delisted")
 def cut(frame: Any, start: dt.date | None, end: dt.date | None) -> Any:
     """Rows (of a DataFrame or LazyFrame) from `start` to `end`, days included.
 
-    Bars are cut by their session. What has no session (facts) is cut at its end only, by the day it became known: a fact
-    from before the start may still be the latest one.
+    Bars are cut by their session. What has none (features, facts) is cut at its end only, by the day that its interval
+    ends on: a fact from before the start may still be the latest one.
     """
     columns = frame.collect_schema().names()
-    day = pl.col("session") if "session" in columns else pl.col("known_at").dt.date()
+    # Midnight ends the day before.
+    day = pl.col("session") if "session" in columns else (pl.col("timestamp") - dt.timedelta(microseconds=1)).dt.date()
     if start is not None and "session" in columns:
         frame = frame.filter(day >= start)
     return frame if end is None else frame.filter(day <= end)

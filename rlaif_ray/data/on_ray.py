@@ -74,7 +74,8 @@ def ingest(
     for shard in _shards(kept):
         tables: dict[str, list[pl.DataFrame]] = {}
         for symbol in shard:
-            for name, table in ray.get(refs.pop(symbol)[1]).items():
+            clean_tables: Any = ray.get(refs.pop(symbol)[1])
+            for name, table in clean_tables.items():
                 frame = pl.DataFrame(pl.from_arrow(table))
                 if name == "bars":
                     frame = _finish(frame, kind, calendar, bar, last, reports[symbol])
@@ -174,7 +175,8 @@ def _public(
     inside = times.search_sorted(spans["last"], "right") - times.search_sorted(spans["first"], "left")
     missing = dict(zip(spans["symbol"], (inside.cast(pl.Int64) - spans["len"].cast(pl.Int64)).to_list(), strict=True))
     private = ("first_session", "last_session", "delay_s", "bar_s")
-    return {s: {k: v for k, v in r.items() if k not in private} | {"gaps_left": missing.get(s, 0)} for s, r in reports.items()}
+    public = {s: {k: v for k, v in r.items() if k not in private} for s, r in reports.items()}
+    return {s: r | {"gaps_left": missing[s]} if s in missing else r for s, r in public.items()}
 
 
 def _need_two(symbols: Sequence[str], where: str, knobs: str) -> None:

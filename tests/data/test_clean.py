@@ -1,0 +1,128 @@
+import datetime as dt
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rlaif_ray.core import Panel
+from rlaif_ray.data.clean import clean
+from rlaif_ray.errors import DataError, SchemaError
+from tests.data.bars import daily
+from tests.laws import assert_apply
+
+CLOSES = [10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
+
+
+def test_good_bars_pass_unchanged() -> None:
+    bars = daily("A", CLOSES)
+    out, quality = clean(bars, calendar="XNYS")
+    assert out.equals(bars)
+    assert quality["rows"] == 6
+    assert {quality[k] for k in ("gaps_filled", "halts", "duplicates_dropped", "violations", "outliers")} == {0}
+    assert quality["first"] == "2020-01-02T21:00:00+00:00" and quality["last"] == "2020-01-09T21:00:00+00:00"
+
+
+def test_descending_bars_are_put_in_order() -> None:
+    bars = daily("A", CLOSES)
+    assert clean(bars.reverse(), calendar="XNYS")[0].equals(bars)
+
+
+def test_a_missing_session_stands_still_and_cannot_trade() -> None:
+    bars = daily("A", CLOSES)
+    out, quality = clean(bars.filter(pl.col("close") != 12.0), calendar="XNYS")
+    assert quality["gaps_filled"] == quality["halts"] == 1
+    filled = out.row(2, named=True)
+    assert [filled[c] for c in ("open", "high", "low", "close", "volume", "split", "dividend")] == [11.0] * 4 + [0.0, 1.0, 0.0]
+    assert not filled["tradable"] and filled["timestamp"] == filled["known_at"] == bars["timestamp"][2]
+    assert out["tradable"].sum() == 5
+
+
+def test_a_filled_row_of_a_close_only_source_gets_no_open_or_volume() -> None:
+    bars = daily("A", CLOSES).with_columns(pl.lit(None, pl.Float64).alias(c) for c in ("open", "high", "low", "volume"))
+    out, _ = clean(bars.filter(pl.col("close") != 12.0), calendar="XNYS")
+    assert out["open"].null_count() == out["volume"].null_count() == 6 and out["close"][2] == 11.0
+
+
+def test_a_filled_row_is_known_with_the_usual_delay() -> None:
+    late = daily("A", CLOSES).with_columns(pl.col("known_at") + dt.timedelta(seconds=60))
+    out, _ = clean(late.filter(pl.col("close") != 12.0), calendar="XNYS")
+    assert (out["known_at"] - out["timestamp"]).unique().to_list() == [dt.timedelta(seconds=60)]
+
+
+def test_a_day_without_volume_is_a_halt_once_there_was_any() -> None:
+    out, quality = clean(daily("A", CLOSES, volume=[0, 0, 5, 0, 5, 5]), calendar="XNYS")
+    assert out["tradable"].to_list() == [True, True, True, False, True, True] and quality["halts"] == 1
+    index = clean(daily("VIX", CLOSES, volume=[0] * 6), calendar="XNYS")[0]
+    assert index["tradable"].all()
+
+
+def test_identical_rows_are_dropped_and_counted() -> None:
+    bars = daily("A", CLOSES)
+    out, quality = clean(pl.concat([bars, bars[2:4]]), calendar="XNYS")
+    assert out.equals(bars) and quality["duplicates_dropped"] == 2
+
+
+def test_rows_that_contradict_each_other_are_refused() -> None:
+    bars = daily("A", CLOSES)
+    with pytest.raises(DataError, match=r"A has 2 different rows at 2020-01-06 .*close 12.0 and 12.5.*data.names"):
+        clean(pl.concat([bars, bars[2].with_columns(close=pl.lit(12.5))]), calendar="XNYS")
+
+
+@pytest.mark.parametrize(("value", "seen"), [(float("nan"), "nan"), (-1.0, "-1.0"), (0.0, "0.0"), (float("inf"), "inf"), (None, "missing")])
+@pytest.mark.parametrize("column", ["open", "close"])
+def test_impossible_prices_are_refused(column: str, value: float | None, seen: str) -> None:
+    bars = daily("A", CLOSES).with_columns(pl.Series(column, [10.0, 11.0, value, 13.0, 14.0, 15.0]))
+    with pytest.raises(DataError, match=rf"A at 2020-01-06 21:00:00\+00:00: {column} is {seen}; expected a finite number > 0"):
+        clean(bars, calendar="XNYS")
+
+
+@pytest.mark.parametrize(("column", "value"), [("volume", -1.0), ("dividend", -0.1), ("split", 0.0), ("split", float("nan"))])
+def test_impossible_events_are_refused(column: str, value: float) -> None:
+    with pytest.raises(DataError, match=f"{column} is {value}"):
+        clean(daily("A", CLOSES).with_columns(pl.Series(column, [1.0] * 5 + [value])), calendar="XNYS")
+
+
+def test_high_below_low_is_flagged_and_left_alone() -> None:
+    bars = daily("A", CLOSES, high=[11, 12, 11, 14, 15, 16], low=[9, 10, 12.5, 12, 13, 14])
+    out, quality = clean(bars, calendar="XNYS")
+    assert out.equals(bars)
+    assert quality["violations"] == 1 and quality["violations_at"] == ["2020-01-06T21:00:00+00:00"]
+
+
+def test_an_outlier_is_flagged_and_left_alone_and_a_split_is_none() -> None:
+    rng = np.random.default_rng(0)
+    closes = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, 300)))
+    split = np.ones(300)
+    closes[100:] /= 4
+    split[100] = 4.0
+    assert clean(daily("A", closes.tolist(), split=split.tolist()), calendar="XNYS")[1]["outliers"] == 0
+    closes[200] *= 3
+    out, quality = clean(daily("A", closes.tolist(), split=split.tolist()), calendar="XNYS")
+    assert quality["outliers"] == 2 and out["close"][200] == closes[200]  # there and back
+
+
+def test_the_row_after_the_last_stays_without_prices() -> None:
+    bars = daily("A", CLOSES)
+    nothing = [pl.lit(None, pl.Float64).alias(c) for c in ("open", "high", "low", "close", "volume")]
+    gone = bars[-1].with_columns(*nothing, tradable=pl.lit(False), delisted=pl.lit(True))
+    out, quality = clean(pl.concat([bars[:-1], gone]), calendar="XNYS")
+    assert out["delisted"].to_list() == [False] * 5 + [True] and quality["rows"] == 5
+
+
+def test_other_columns_days_and_too_few_bars_are_refused() -> None:
+    bars = daily("A", CLOSES)
+    with pytest.raises(SchemaError, match="volume"):
+        clean(bars.drop("volume"), calendar="XNYS")
+    with pytest.raises(DataError, match="A has 1 bars; expected at least 2"):
+        clean(bars[:1], calendar="XNYS")
+    sunday = bars.with_columns(pl.when(pl.col("close") == 13).then(dt.date(2020, 1, 5)).otherwise("session").alias("session"))
+    with pytest.raises(DataError, match="2020-01-05, when XNYS has no session"):
+        clean(sunday, calendar="XNYS")
+
+
+def test_what_comes_later_changes_no_earlier_row() -> None:
+    rng = np.random.default_rng(3)
+    bars = daily("A", (100 * np.exp(np.cumsum(rng.normal(0, 0.02, 200)))).tolist(), volume=rng.integers(0, 3, 200).tolist())
+    gappy = Panel.of(bars.filter(pl.Series(rng.random(200) > 0.1)))
+    for t in (20, 90, 150):
+        assert_apply(lambda panel: Panel.of(clean(panel.frame, calendar="XNYS")[0]), gappy, t, rng)

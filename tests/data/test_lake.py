@@ -1,0 +1,180 @@
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+
+from rlaif_ray.core import UTC
+from rlaif_ray.data import lake as lake_module
+from rlaif_ray.data.lake import Lake
+from rlaif_ray.errors import DataError, MissingDataError, SchemaError
+
+LATER = dt.datetime(2021, 6, 1, tzinfo=dt.UTC)
+LATEST = dt.datetime(2022, 6, 1, tzinfo=dt.UTC)
+
+
+def day(k: int) -> dt.datetime:
+    return dt.datetime(2020, 1, 1, tzinfo=dt.UTC) + dt.timedelta(days=k)
+
+
+def rows(symbol: str, values: list[float | None], first: int = 0) -> pl.DataFrame:
+    ends = [day(first + k) for k in range(len(values))]
+    return pl.DataFrame(
+        {"symbol": [symbol] * len(values), "timestamp": ends, "known_at": ends, "x": values},
+        schema={"symbol": pl.String, "timestamp": UTC, "known_at": UTC, "x": pl.Float64},
+    )
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path), "set")
+
+
+def test_what_goes_in_comes_out_sorted(lake: Lake) -> None:
+    both = pl.concat([rows("B/2 ^", [3.0, None]), rows("A", [1.0, float("nan")])])
+    assert lake.append("bars", both, "0") == 4
+    assert lake.read("bars").equals(both.sort("symbol", "timestamp"))
+    assert lake.read("bars", ["B/2 ^"]).equals(both[:2])
+    assert lake.read("bars", ["nobody"]).is_empty()
+    assert lake.tables() == ["bars"]
+
+
+def test_the_same_again_is_skipped_without_a_commit(lake: Lake) -> None:
+    frame = rows("A", [1.0, None, float("nan")])
+    lake.append("bars", frame, "0")
+    before = lake.version("bars")
+    assert lake.append("bars", frame, "0", revised_at=LATER) == 0
+    assert lake.append("bars", rows("A", [None], first=1), "0") == 0
+    assert lake.version("bars") == before
+    assert lake.append("bars", rows("A", [1.0, None, float("nan"), 4.0]), "0") == 1
+
+
+def test_other_values_are_a_new_revision_and_the_old_one_stays(lake: Lake) -> None:
+    lake.append("bars", rows("A", [1.0, 2.0, 3.0]), "0")
+    assert lake.append("bars", rows("A", [1.0, 2.5, 3.0]), "0", revised_at=LATER) == 1
+    assert lake.append("bars", rows("A", [1.0, 2.5, 3.0]), "0", revised_at=LATEST) == 0
+    assert lake.append("bars", rows("A", [1.0, 2.0, 3.0]), "0", revised_at=LATEST) == 1  # taken back: a third word
+    newest = lake.read("bars")
+    assert newest["x"].to_list() == [1.0, 2.0, 3.0] and newest["known_at"].to_list() == [day(0), LATEST, day(2)]
+    assert lake.read("bars", revision="first").equals(rows("A", [1.0, 2.0, 3.0]))
+    assert lake.read("bars", as_of=LATER)["x"].to_list() == [1.0, 2.5, 3.0]
+    assert lake.read("bars", as_of=day(1)).equals(rows("A", [1.0, 2.0]))
+
+
+def test_the_sources_own_moment_of_revision_counts(lake: Lake) -> None:
+    lake.append("bars", rows("A", [1.0, 2.0]), "0")
+    own = rows("A", [1.0, 2.5]).with_columns(pl.when(pl.col("x") == 2.5).then(day(40)).otherwise("known_at").alias("known_at"))
+    lake.append("bars", own, "0", revised_at=LATER)
+    assert lake.read("bars")["known_at"].to_list() == [day(0), day(40)]
+
+
+def test_a_derived_table_keeps_the_moments_of_its_inputs(lake: Lake) -> None:
+    lake.append("features", rows("A", [1.0]), "0")
+    lake.append("features", rows("A", [7.0]), "0")
+    assert lake.read("features").equals(rows("A", [7.0]))
+
+
+def test_a_pinned_version_does_not_move(lake: Lake) -> None:
+    lake.append("bars", rows("A", [1.0]), "0")
+    pinned = lake.version("bars")
+    lake.append("bars", rows("A", [9.0, 2.0]), "0", revised_at=LATER)
+    assert lake.read("bars", version=pinned).equals(rows("A", [1.0]))
+    with pytest.raises(MissingDataError, match=r"has no version 99; expected 0 to"):
+        lake.read("bars", version=99)
+
+
+def test_a_read_is_cut_by_session_else_at_its_end_by_knowledge(lake: Lake) -> None:
+    lake.append("news", rows("A", [1.0, 2.0, 3.0]), "0")
+    lake.append("bars", rows("A", [1.0, 2.0, 3.0]).with_columns(session=pl.col("timestamp").dt.date()), "0")
+    second = day(1).date()
+    assert lake.read("bars", start=second, end=second)["x"].to_list() == [2.0]
+    assert lake.read("news", start=second, end=second)["x"].to_list() == [1.0, 2.0, 3.0]  # midnight ends the day before
+    assert lake.read("news", end=day(0).date())["x"].to_list() == [1.0, 2.0]
+
+
+def test_other_columns_or_types_are_refused(lake: Lake) -> None:
+    lake.append("bars", rows("A", [1.0]), "0")
+    with pytest.raises(SchemaError, match=r"unknown \['y'\], missing \[\].*data.dataset"):
+        lake.append("bars", rows("A", [1.0]).with_columns(y=pl.lit(1)), "0")
+    with pytest.raises(SchemaError, match=r"'x': 'Float32 for Float64'"):
+        lake.append("bars", rows("A", [1.0]).with_columns(pl.col("x").cast(pl.Float32)), "0")
+    with pytest.raises(SchemaError, match="known_at"):
+        lake.append("other", rows("A", [1.0]).drop("known_at"), "0")
+    with pytest.raises(DataError, match="'A' at 2020-01-01 00:00:00\\+00:00 twice"):
+        lake.append("bars", pl.concat([rows("A", [1.0]), rows("A", [2.0])]), "0")
+    assert lake.tables() == ["bars"] and lake.read("bars").equals(rows("A", [1.0]))
+
+
+def test_a_table_that_is_not_there(lake: Lake) -> None:
+    with pytest.raises(MissingDataError, match=r"no table 'bars'.*Ingest first"):
+        lake.read("bars")
+    lake.append("bars", rows("A", [1.0]), "0")
+    with pytest.raises(MissingDataError, match=r"no table 'barz'.*Did you mean 'bars'"):
+        lake.version("barz")
+
+
+def test_files_of_a_write_that_died_before_its_commit_are_not_read(lake: Lake) -> None:
+    lake.append("bars", rows("A", [1.0, 2.0]), "0")
+    folder = Path(lake.uri) / "set" / "bars" / "symbol=A"
+    torn = rows("A", [99.0, 99.0]).drop("symbol").with_columns(revision=pl.lit(5, pl.Int32))
+    torn.write_parquet(folder / "part-00000-torn-c000.zstd.parquet")
+    (folder / "part-00001-torn-c000.zstd.parquet").write_bytes(b"PAR1 half a file")
+    assert lake.read("bars").equals(rows("A", [1.0, 2.0]))
+    assert lake.append("bars", rows("A", [1.0, 2.0, 3.0]), "0") == 1
+    assert lake.read("bars").equals(rows("A", [1.0, 2.0, 3.0]))
+
+
+def test_a_stale_writer_of_the_same_symbol_fails_and_of_another_does_not(lake: Lake) -> None:
+    lake.append("bars", rows("A", [1.0]), "0")
+    path = f"{lake.uri}/set/bars"
+    stale_a, stale_b = DeltaTable(path), DeltaTable(path)
+    lake.append("bars", pl.concat([rows("A", [1.0, 2.0]), rows("C", [1.0])]), "0")
+    with_revision = pl.lit(0, pl.Int32).alias("revision")
+    with pytest.raises(CommitFailedError):
+        lake_module._commit(stale_a, rows("A", [1.0, 2.0])[1:].with_columns(with_revision), "other name")
+    lake_module._commit(stale_b, rows("B", [5.0]).with_columns(with_revision), "0")
+    assert lake.read("bars").equals(pl.concat([rows("A", [1.0, 2.0]), rows("B", [5.0]), rows("C", [1.0])]))
+
+
+WRITER = """
+import sys
+import polars as pl
+from rlaif_ray.data.lake import Lake
+from tests.data.test_lake import rows
+uri, batches = sys.argv[1], int(sys.argv[2])
+for k in range(batches):
+    Lake(uri, "set").append("bars", pl.concat([rows(s, [float(k)] * 5, first=5 * k) for s in "ABC"]), "0")
+"""
+
+
+def start_writer(uri: str, batches: int) -> subprocess.Popen[bytes]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen([sys.executable, "-c", WRITER, uri, str(batches)], env={**os.environ, "PYTHONPATH": root}, cwd=root)
+
+
+def test_two_writers_of_the_same_rows_leave_each_row_once(tmp_path: Path) -> None:
+    writers = [start_writer(str(tmp_path), 12) for _ in range(2)]
+    assert [w.wait(120) for w in writers] == [0, 0]
+    stored = pl.scan_delta(str(tmp_path / "set" / "bars")).collect()
+    assert stored.height == 12 * 15 and stored["revision"].unique().to_list() == [0]
+    assert stored.select("symbol", "timestamp").is_unique().all()
+
+
+def test_a_killed_writer_leaves_whole_commits(tmp_path: Path) -> None:
+    writer = start_writer(str(tmp_path), 10_000)
+    log = tmp_path / "set" / "bars" / "_delta_log"
+    while len(list(log.glob("*.json"))) < 5:
+        assert writer.poll() is None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait(60)
+    left = Lake(str(tmp_path), "set").read("bars")
+    assert left.height > 0 and left.height % 15 == 0
+    batches = left.height // 15
+    more = pl.concat([rows(s, [float(k)] * 5, first=5 * k) for s in "ABC" for k in range(batches + 1)])
+    assert Lake(str(tmp_path), "set").append("bars", more, "0") == 15
