@@ -67,8 +67,9 @@ def planted(seed: int, right_in_trend: tuple[float, ...], right_in_chop: tuple[f
     moments = np.datetime64("2000-01-03T21:00", "us") + np.timedelta64(1, "D") * opened
     authors = tuple("ABCDEFG"[: len(right_in_trend)])
     cost, symbols = np.full(gross.shape, 0.0007), tuple(f"S{i}" for i in range(assets))
+    closed_at, net = moments + np.timedelta64(5, "D"), gross - cost
     outcomes = OutcomeTable(
-        moments, opened, opened + 5, moments + np.timedelta64(5, "D"), symbols, authors, 5, residual, climatology, score, gross, cost, gross - cost
+        moments, opened, opened + 5, closed_at, symbols, authors, 5, residual, climatology, score, gross, cost, net
     )  # fmt: skip
     context = np.where(trend, 1.0, -1.0)[:, None, None] + 0.3 * rng.standard_normal((dates, assets, 1))
     return Planted(context, p_up, outcomes)
