@@ -15,10 +15,10 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from tsfm_public.models.tinytimemixer import TinyTimeMixerConfig, TinyTimeMixerForPrediction
 
@@ -63,8 +63,8 @@ class TTMForecaster:
 
     def _check(self) -> None:
         symmetric = np.allclose(np.asarray(self.levels) + np.asarray(self.levels[::-1]), 1.0)
-        if len(self.levels) % 2 == 0 or not symmetric or list(self.levels) != sorted(set(self.levels)):
-            raise ConfigError(f"--forecast.levels is {list(self.levels)}; expected rising levels, odd in number and symmetric about 0.5")
+        if len(self.levels) < 3 or len(self.levels) % 2 == 0 or not symmetric or list(self.levels) != sorted(set(self.levels)):
+            raise ConfigError(f"--forecast.levels is {list(self.levels)}; ttm expects 3, 5, 7 ... rising levels, symmetric about 0.5")
         if self.context % 8:
             raise ConfigError(f"--forecast.ttm.context is {self.context}; expected a multiple of 8")
         if self.weights is not None and self.trained_until is None:
@@ -169,7 +169,10 @@ class TTMForecaster:
         state["trained_until"] = state["trained_until"] and dt.date.fromisoformat(state["trained_until"])
         forecaster = cls(**state)
         forecaster.fits, forecaster._step_scale = fits, np.asarray(step_scale)
-        forecaster._model = _from_pretrained(str(directory), {}).eval()
+        with torch.random.fork_rng(devices=[]):  # a new network draws weights, which then are replaced
+            model = TinyTimeMixerForPrediction(TinyTimeMixerConfig.from_json_file(directory / "config.json"))
+        model.load_state_dict(load_file(directory / "model.safetensors"))
+        forecaster._model = model.eval()
         if forecaster.parameter_hash != saved_hash:
             raise CheckpointError(f"weights in {directory} have hash {forecaster.parameter_hash}; expected {saved_hash}, as saved")
         return forecaster
@@ -207,8 +210,7 @@ class TTMForecaster:
         """Where training starts: the weights that were given, or random ones that forecast like `Naive`."""
         levels = [float(x) for x in self.levels]
         if self.weights is not None:
-            model = _from_pretrained(self.weights, {"multi_quantile_head": True, "quantile_levels": levels})
-            return self._check_weights(model)
+            return self._pretrained(self.weights, levels)
         patch = 8 if self.context <= 128 else 16
         config = TinyTimeMixerConfig(
             context_length=self.context, patch_length=patch, patch_stride=patch, prediction_length=self.steps_ahead, num_input_channels=1,
@@ -226,28 +228,26 @@ class TTMForecaster:
             widths.get_parameter("pw2.bias").copy_(torch.cat([torch.zeros(1), before_softplus, before_softplus]))
         return model
 
-    def _check_weights(self, model: TinyTimeMixerForPrediction) -> TinyTimeMixerForPrediction:
-        """Pretrained weights fix the context and bound the horizon."""
-        config = model.config
+    def _pretrained(self, source: str, levels: list[float]) -> TinyTimeMixerForPrediction:
+        """Weights from a folder or the hub; they fix the context and bound the horizon. A missing quantile head starts from chance."""
+        try:
+            config = TinyTimeMixerConfig.from_pretrained(source)
+        except OSError as error:
+            seen = str(error).splitlines()[0]
+            raise ConfigError(f"no Tiny Time Mixer weights at {source!r} ({seen}); expected a local folder or a hub id") from None
         if config.context_length != self.context or config.num_input_channels != 1:
             raise ConfigError(
-                f"weights {self.weights} see {config.num_input_channels} channels of {config.context_length} bars; expected 1 channel and "
+                f"weights {source} see {config.num_input_channels} channels of {config.context_length} bars; expected 1 channel and "
                 f"--forecast.ttm.context={config.context_length} (it is {self.context})"
             )
         if config.prediction_length < self.steps_ahead:
-            raise ConfigError(
-                f"weights {self.weights} predict {config.prediction_length} bars; --forecast.horizons asks for {self.steps_ahead}: lower it"
-            )
-        config.prediction_filter_length = model.prediction_filter_length = model.head.prediction_filter_length = self.steps_ahead
-        return model
-
-
-def _from_pretrained(source: str, overrides: dict[str, Any]) -> TinyTimeMixerForPrediction:
-    try:
-        return TinyTimeMixerForPrediction.from_pretrained(source, **overrides)
-    except OSError as error:
-        seen = str(error).splitlines()[0]
-        raise ConfigError(f"no Tiny Time Mixer weights at {source!r} ({seen}); expected a local folder or a hub id") from None
+            raise ConfigError(f"weights {source} predict {config.prediction_length} bars; lower --forecast.horizons, it asks for {self.steps_ahead}")
+        if not config.multi_quantile_head:
+            config.multi_quantile_head, config.mq_use_decoder_pool, config.quantile_levels = True, True, levels
+        elif config.quantile_levels != levels:
+            raise ConfigError(f"weights {source} have the levels {config.quantile_levels}; --forecast.levels is {levels}: make them equal")
+        config.prediction_filter_length = self.steps_ahead
+        return TinyTimeMixerForPrediction.from_pretrained(source, config=config)
 
 
 @dataclass(frozen=True)
