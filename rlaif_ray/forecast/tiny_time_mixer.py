@@ -241,7 +241,7 @@ class TTMForecaster:
                 f"--forecast.ttm.context={config.context_length} (it is {self.context})"
             )
         if config.prediction_length < self.steps_ahead:
-            raise ConfigError(f"weights {source} predict {config.prediction_length} bars; lower --forecast.horizons, it asks for {self.steps_ahead}")
+            raise ConfigError(f"weights {source} predict {config.prediction_length} bars; --forecast.horizons asks for {self.steps_ahead}")
         if not config.multi_quantile_head:
             config.multi_quantile_head, config.mq_use_decoder_pool, config.quantile_levels = True, True, levels
         elif config.quantile_levels != levels:
