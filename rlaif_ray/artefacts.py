@@ -54,11 +54,13 @@ def keep(
             (FEEDBACK, "judge", fit_end), (ACTOR, ActorPolicy.name, str(cube.times[fold.validation.rows.stop - 1])),
         )
     ]  # fmt: skip
-    write_atomically(out / MANIFEST, canonical_json({
+    manifest = {
         "fold": fold.name, "serves_from": str(cube.known_at[fold.last.rows.start]), "first_row": fold.last.rows.start,
-        "fit_end": fit_end, "fill": fill, "max_weight": max_weight, "models": [asdict(r) for r in refs], "features": list(cube.feature_names),
-        "hashes": {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in sorted(out.rglob("*")) if f.is_file()},
-    }))  # fmt: skip
+        "fit_end": fit_end, "fill": fill, "max_weight": max_weight, "models": [asdict(r) for r in refs],
+        "features": list(cube.feature_names),
+        "hashes": {str(f.relative_to(out)): _hash(f.read_bytes()) for f in sorted(out.rglob("*")) if f.is_file()},
+    }  # fmt: skip
+    write_atomically(out / MANIFEST, canonical_json({**manifest, "hash": _hash(canonical_json(manifest).encode())}))
     return out
 
 
@@ -80,10 +82,10 @@ class FoldModels:
     @classmethod
     def load(cls, folder: Path) -> FoldModels:
         """Raises `CheckpointError` where a file is missing or is not what the manifest says."""
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest = _read_manifest(folder / MANIFEST)
         for name, expected in manifest["hashes"].items():
-            if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] != expected:
-                raise CheckpointError(f"{folder / name} is missing or is not the file of the manifest; copy the run again, whole")
+            if not (folder / name).is_file() or _hash((folder / name).read_bytes()) != expected:
+                raise CheckpointError(f"{folder / name} is missing or is not the file that the run wrote; copy the run again, whole")
         policy = ActorPolicy.load(folder / ACTOR)
         episode = folder / EPISODE
         held = np.load(episode)["weights"] if episode.is_file() else np.empty((0, 0))
@@ -92,6 +94,22 @@ class FoldModels:
             {path.name: forecast.load(path) for path in sorted((folder / FORECAST).iterdir())}, load_judge(folder / FEEDBACK), policy,
             tuple(ModelRef(**ref) for ref in manifest["models"]), held,
         )  # fmt: skip
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest holds its own hash: no byte of what is served goes unchecked."""
+    try:
+        manifest = json.loads(path.read_bytes())
+        expected = manifest.pop("hash")
+        if _hash(canonical_json(manifest).encode()) == expected:
+            return manifest
+    except (KeyError, ValueError):
+        pass  # no JSON, or another one
+    raise CheckpointError(f"{path} is not the file that the run wrote; copy the run again, whole")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def keep_dataset(run: Path, dataset: Dataset) -> None:

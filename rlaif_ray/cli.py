@@ -149,7 +149,10 @@ def _serve(flags: dict[str, str], knobs: dict[str, str]) -> None:
     run = Run.open(Path(flags["run"]).resolve())
     from rlaif_ray.serve.app import serve_run
 
-    serve_run(str(run.path), flags.get("host", "127.0.0.1"), int(port))
+    def ready(address: str) -> None:
+        print(f"serving {run.path} at {address}: POST /predict, GET /health, GET /docs; Ctrl-C ends it", flush=True)
+
+    serve_run(str(run.path), host=flags.get("host", "127.0.0.1"), port=int(port), ready=ready)
 
 
 VERBS: dict[str, Verb] = {

@@ -1,56 +1,53 @@
 """The HTTP door: FastAPI on Ray Serve. One replica composes the whole prediction, for a hop between deployments costs
 more than the prediction itself.
 """
+# No `from __future__ import annotations` here: Serve pickles the class below by value, and FastAPI reads its annotations
+# on the replica, where the names that they are made of would be gone.
 
-from __future__ import annotations
-
-import time
+import logging
+import signal
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
+import torch
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from ray import serve
-from starlette.middleware.base import RequestResponseEndpoint
-from starlette.responses import Response
+from ray.serve.schema import LoggingConfig
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 
 from rlaif_ray import ray_runtime
-from rlaif_ray.errors import DataError
+from rlaif_ray.errors import ConfigError, DataError
+from rlaif_ray.serve import refusals
 from rlaif_ray.serve.predictor import Predictor
 from rlaif_ray.serve.schemas import Health, Prediction, PredictRequest
 
-MAX_BODY_BYTES = 64 * 1024
+APPLICATION = "rlaif"
 
-api = FastAPI(title="rlaif_ray", version="1")
-
-
-@api.middleware("http")
-async def _refuse_large_bodies(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """A body is refused by its declared length, or while it arrives when none is declared."""
-    declared = request.headers.get("content-length", "")
-    too_large = declared.isdigit() and int(declared) > MAX_BODY_BYTES
-    if not too_large and request.method == "POST":
-        too_large = len(await request.body()) > MAX_BODY_BYTES
-    if too_large:
-        return JSONResponse({"detail": f"the body is over {MAX_BODY_BYTES} bytes; ask for fewer symbols a request"}, status_code=413)
-    return await call_next(request)
+api = FastAPI(
+    title="rlaif_ray", version="1", middleware=[Middleware(refusals.BodyLimit)],
+    exception_handlers={
+        RequestValidationError: refusals.bad_request, DataError: refusals.bad_data, HTTPException: refusals.bad_http
+    },
+)  # fmt: skip
 
 
-@serve.deployment(max_ongoing_requests=16)
+@serve.deployment(max_ongoing_requests=16, logging_config=LoggingConfig(enable_access_log=False))
 @serve.ingress(api)
 class PredictorApp:
-    """Holds one `Predictor`. The work is plain numpy and torch, done in FastAPI's thread pool."""
+    """Holds one `Predictor`. Plain `def` handlers run in FastAPI's thread pool, so none holds up the replica's event loop."""
 
     def __init__(self, run: str) -> None:
+        torch.set_num_threads(1)  # as in the backtest: sums in another order are other bits
         self._run = run
         self._predictor = Predictor.load(Path(run))
 
     @api.post("/predict")
     def predict(self, request: PredictRequest) -> Prediction:
-        try:
-            return self._predictor.predict(request.symbols, as_of=request.as_of, holdings=request.holdings)
-        except DataError as error:
-            raise HTTPException(status_code=422, detail=str(error)) from None
+        return self._predictor.predict(request.symbols, as_of=request.as_of, holdings=request.holdings)
 
     @api.get("/health")
     def health(self) -> Health:
@@ -62,21 +59,38 @@ class AppArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     run: str
-    """Run directory that is served."""
+    """Run directory that is served, as the nodes see it; a link (`runs/latest`) is followed once, when the application is built."""
 
 
 def build_app(args: AppArgs) -> serve.Application:
     return PredictorApp.bind(run=str(Path(args.run).resolve()))
 
 
-def serve_run(run: str, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve a finished run until interrupted. Binds to loopback unless told otherwise; there is no login on this door."""
-    Predictor.load(Path(run))  # a run that cannot be served fails here, with one line, before anything starts
+def serve_run(run: str, *, host: str = "127.0.0.1", port: int = 8000, ready: Callable[[str], None]) -> None:
+    """Serve a finished run until interrupted or terminated; `ready` is told the address.
+
+    Binds to loopback unless told otherwise; there is no login on this door. What cannot be served fails with one line
+    before anything starts: `MissingDataError` or `CheckpointError` for the run, `ConfigError` for the address.
+    """
+    _must_be_free(host, port)
+    Predictor.load(Path(run))
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray_runtime.attach()
-    serve.start(http_options=serve.HTTPOptions(host=host, port=port))
-    serve.run(build_app(AppArgs(run=run)), name="rlaif", route_prefix="/")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own aborts; this one is Ctrl-C by another name
     try:
+        serve.start(http_options=serve.HTTPOptions(host=host, port=port))
+        serve.run(build_app(AppArgs(run=run)), name=APPLICATION, route_prefix="/")
+        ready(f"http://{host}:{port}")
         while True:
-            time.sleep(3600)
+            signal.pause()
     except KeyboardInterrupt:
-        serve.shutdown()
+        serve.delete(APPLICATION)
+    finally:
+        ray_runtime.detach()
+
+
+def _must_be_free(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port or --host") from None

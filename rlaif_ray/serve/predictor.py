@@ -8,34 +8,42 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from rlaif_ray import agents, artefacts
 from rlaif_ray.agents.analysts import opinion_row, view_at
-from rlaif_ray.agents.debate import MANAGER, verdicts
+from rlaif_ray.agents.debate import verdicts
 from rlaif_ray.artefacts import FoldModels
 from rlaif_ray.backtest.engine import decide
 from rlaif_ray.config import Config
-from rlaif_ray.core import Abstention, Cube, Decision, Forecast, MarketView, Opinion, Portfolio
+from rlaif_ray.core import Abstention, Cube, Forecast, MarketView, Opinion, Portfolio
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.errors import DataError, MissingDataError, did_you_mean
 from rlaif_ray.execution.simulator import Market
 from rlaif_ray.feedback.reward_model import weigh_with
-from rlaif_ray.runs import Run
-from rlaif_ray.serve.schemas import Health, Interval, ModelVersion, Prediction, SymbolPrediction, Vote
+from rlaif_ray.runs import Run, code_version
+from rlaif_ray.serve.answer import moment_of, symbol_prediction, version_of
+from rlaif_ray.serve.schemas import Health, Prediction
 
 STALE_BARS = 5  # how many bars after the last known one a decision may still be asked for
+REMEMBERED = 256  # rows whose forecasts and opinions are kept: most requests are about the same few
 
 
 class Predictor:
-    """Answers from one finished run. No request changes it, so requests may run side by side."""
+    """Answers from one finished run. No request changes what the next is told, so requests may run side by side."""
 
     def __init__(self, config: Config, dataset: Dataset, cube: Cube, models: Sequence[FoldModels]) -> None:
         self.config, self.dataset, self.cube, self.models = config, dataset, cube, models
+        self.desk = agents.build(config.agents)
         self._last = Market.of(cube, models[0].fill).last
-        self._desk = agents.build(config.agents)
+        year = cube.known_at[-1 - min(len(cube.times) - 1, STALE_BARS + int(cube.bars_per_year)) :]
+        # So much time as that many bars took at most in the last year, nights, weekends and holidays included.
+        self._patience = (year[STALE_BARS:] - year[:-STALE_BARS]).max()
+        self._forecasts = lru_cache(REMEMBERED)(self._forecast)
+        self._opinions = lru_cache(REMEMBERED)(self._opine)
 
     @classmethod
     def load(cls, path: Path) -> Predictor:
@@ -58,112 +66,90 @@ class Predictor:
         for holdings of what has no price.
         """
         self._known([*symbols, *(holdings or {})])
-        row = self._row(as_of)
-        models = self._serving(row)
-        forecasts = {name: f.predict(self.cube, [row]).at(self.cube.known_at[row]) for name, f in models.forecasters.items()}
-        opinions = self._opinions(row, models)
-        view = MarketView(self.cube, row, self._portfolio(row, models, holdings), forecasts, opinions)
+        asked = None if as_of is None else np.datetime64(as_of.astimezone(dt.UTC).replace(tzinfo=None), "us")
+        row = self._row(asked)
+        fold = self._serving(row)
+        models = self.models[fold]
+        opinions = self._opinions(opinion_row(row, self.config.agents.every_bars), fold)
+        view = MarketView(self.cube, row, self._portfolio(row, fold, holdings), self._forecasts(row, fold), opinions)
         decision = decide(models.policy, view, max_weight=models.max_weight)
+        headline = next((n for n in reversed(self.config.forecast.models) if view.forecasts[n].target == "return"), None)
         return Prediction(
-            as_of=_moment(view.as_of), bar=_moment(self.cube.times[row]), model=f"{decision.model} of {_named(models)}", reason=decision.reason,
-            cash_weight=1.0 - sum(decision.weights.values()), holdings_from="run" if holdings is None else "request",
-            predictions=tuple(self._told(symbol, view, decision) for symbol in symbols),
-            versions=tuple(ModelVersion(**{k: getattr(r, k) for k in ModelVersion.model_fields}) for r in models.refs),
-            config_hash=self.config.hash, data_version=self.dataset.data_version,
+            as_of=moment_of(view.as_of), bar=moment_of(self.cube.times[row]), opinions_as_of=moment_of(opinions[0].as_of),
+            model=f"{decision.model}, {_named(models)}", reason=decision.reason, notes=self._notes(asked, row, models),
+            cash_weight=max(0.0, 1.0 - sum(decision.weights.values())), holdings_from="run" if holdings is None else "request",
+            predictions=tuple(symbol_prediction(symbol, view, decision, headline) for symbol in symbols),
+            versions=tuple(map(version_of, models.refs)), config_hash=self.config.hash, data_version=self.dataset.data_version,
         )  # fmt: skip
 
     def health(self, run: str) -> Health:
-        return Health(status="ok", run=run, last_bar=_moment(self.cube.times[-1]), models=tuple(_named(m) for m in self.models))
+        first, last = moment_of(self.models[0].serves_from), moment_of(self.cube.times[-1])
+        return Health(status="ok", run=run, first_as_of=first, last_bar=last, models=tuple(map(_named, self.models)))
 
     def _known(self, symbols: Sequence[str]) -> None:
         for symbol in symbols:
             if symbol not in self.cube.symbols:
-                hint = did_you_mean(symbol, self.cube.symbols)
-                known = f"{len(self.cube.symbols)}, such as {self.cube.symbols[0]!r}"
-                raise MissingDataError(f"unknown symbol {symbol!r}; this run knows {known}.{hint}")
+                known = f"{len(self.cube.symbols)} symbols, such as {self.cube.symbols[0]!r}"
+                raise MissingDataError(f"unknown symbol {symbol!r}; this run knows {known}.{did_you_mean(symbol, self.cube.symbols)}")
 
-    def _row(self, as_of: dt.datetime | None) -> int:
-        if as_of is None:
-            return len(self.cube.times) - 1
-        moment = np.datetime64(as_of.astimezone(dt.UTC).replace(tzinfo=None), "us")
-        row = self.cube.row(moment)
-        bar = np.timedelta64(int(365.25 * 86400 / self.cube.bars_per_year), "s")
-        if row == len(self.cube.times) - 1 and moment - self.cube.known_at[row] > STALE_BARS * bar:
-            late = f"over {STALE_BARS} bars after the last known one, {self.cube.known_at[row]}"
-            raise DataError(f"as_of {moment} is {late}: the data are stale; run the pipeline on newer bars")
-        return row
+    def _row(self, asked: np.datetime64 | None) -> int:
+        last = len(self.cube.times) - 1
+        if asked is None:
+            return last
+        if asked - self.cube.known_at[last] > self._patience:
+            late = f"more than {STALE_BARS} bars after the last known one, {moment_of(self.cube.known_at[last])}"
+            raise DataError(f"as_of {moment_of(asked)} is {late}: the data are stale; run the pipeline on newer bars, or leave out as_of")
+        if asked < self.models[0].serves_from:
+            first = moment_of(self.models[0].serves_from)
+            raise DataError(f"no model of this run serves {moment_of(asked)}; expected {first} or later: everything before was learnt from")
+        return self.cube.row(asked)
 
-    def _serving(self, row: int) -> FoldModels:
-        """The models with the latest start of service that is not after the row."""
-        started = [m for m in self.models if m.serves_from <= self.cube.known_at[row]]
-        if not started:
-            first = self.models[0].serves_from
-            raise DataError(f"no model of this run serves {self.cube.known_at[row]}: the first serves from {first}; ask for a later as_of")
-        return started[-1]
+    def _serving(self, row: int) -> int:
+        """Position of the models with the latest start of service that is not after the row."""
+        return int(np.searchsorted([m.serves_from for m in self.models], self.cube.known_at[row], side="right")) - 1
 
-    def _opinions(self, row: int, models: FoldModels) -> tuple[Opinion | Abstention, ...]:
-        view = view_at(self.cube, opinion_row(row, self.config.agents.every_bars))
-        said = [opinion for analyst in self._desk for opinion in analyst.opine([view])]
-        return (*said, *verdicts(view, said, weigh_with(models.judge)))
+    def _forecast(self, row: int, fold: int) -> dict[str, Forecast]:
+        return {name: f.predict(self.cube, [row]).at(self.cube.known_at[row]) for name, f in self.models[fold].forecasters.items()}
 
-    def _portfolio(self, row: int, models: FoldModels, holdings: Mapping[str, float] | None) -> Portfolio:
+    def _opine(self, row: int, fold: int) -> tuple[Opinion | Abstention, ...]:
+        view = view_at(self.cube, row)
+        said = [opinion for analyst in self.desk for opinion in analyst.opine([view])]
+        return (*said, *verdicts(view, said, weigh_with(self.models[fold].judge)))
+
+    def _portfolio(self, row: int, fold: int, holdings: Mapping[str, float] | None) -> Portfolio:
         cash = self.config.execution.initial_cash_usd
-        weights = self._run_held(row, models) if holdings is None else np.array([holdings.get(s, 0.0) for s in self.cube.symbols])
+        weights = self._run_held(row, fold) if holdings is None else np.array([holdings.get(s, 0.0) for s in self.cube.symbols])
         prices = self._last[row]
         unpriced = [s for s, w, p in zip(self.cube.symbols, weights, prices, strict=True) if w > 0 and not p > 0]
         if unpriced:
-            raise DataError(f"holdings name {unpriced[0]!r}, which has no price by {self.cube.known_at[row]}; leave it out")
+            raise DataError(f"holdings name {unpriced[0]!r}, which has no price at {moment_of(self.cube.known_at[row])}; leave it out")
         shares = np.divide(weights * cash, prices, out=np.zeros_like(prices), where=weights > 0)
         return Portfolio(self.cube.known_at[row], self.cube.symbols, cash * (1.0 - weights.sum()), shares, prices)
 
-    def _run_held(self, row: int, models: FoldModels) -> np.ndarray:
+    def _run_held(self, row: int, fold: int) -> np.ndarray:
         """(A,) weights of the run's own portfolio at the close of the row: cash at the start of a fold, as in the backtest.
 
         The live models go on from where the last test block ended.
         """
-        episode = models if len(models.held) else self.models[self.models.index(models) - 1]
-        bar = row - episode.first_row - 1
-        return episode.held[bar] if 0 <= bar < len(episode.held) else np.zeros(len(self.cube.symbols))
+        walked = self.models[fold] if len(self.models[fold].held) else self.models[max(fold - 1, 0)]
+        bar = row - walked.first_row - 1
+        return walked.held[bar] if 0 <= bar < len(walked.held) else np.zeros(len(self.cube.symbols))
 
-    def _told(self, symbol: str, view: MarketView, decision: Decision) -> SymbolPrediction:
-        a = view.symbols.index(symbol)
-        return SymbolPrediction(
-            symbol=symbol, target_weight=decision.weights.get(symbol, 0.0), held_weight=float(view.portfolio.weights[a]),
-            forecasts=tuple(i for f in view.forecasts.values() if f.target == "return" for i in _intervals(f, a)),
-            votes=_votes([o for o in view.opinions if o.symbol == symbol]),
-        )  # fmt: skip
-
-
-def _intervals(forecast: Forecast, a: int) -> list[Interval]:
-    def number(horizon: int, level: float) -> float | None:
-        value = float(forecast.at_level(horizon, level)[a])
-        return value if np.isfinite(value) else None
-
-    low, high = min(forecast.levels), max(forecast.levels)
-    return [
-        Interval(horizon_bars=h, expected_return=number(h, 0.5), low=number(h, low), high=number(h, high), model=forecast.model)
-        for h in forecast.horizons
-    ]  # fmt: skip
-
-
-def _votes(opinions: Sequence[Opinion | Abstention]) -> tuple[Vote, ...]:
-    manager = next((o for o in opinions if o.author == MANAGER and isinstance(o, Opinion)), None)
-    share = {} if manager is None else manager.scores
-    votes = []
-    for o in opinions:
-        if isinstance(o, Abstention):
-            votes.append(Vote(author=o.author, p_up=None, weight=None, reason=o.reason, claims=()))
-        else:
-            claims = tuple(c.statement for c in o.claims)
-            votes.append(Vote(author=o.author, p_up=o.p_up, weight=share.get(f"weight/{o.author}"), reason=o.narrative, claims=claims))
-    return tuple(votes)
+    def _notes(self, asked: np.datetime64 | None, row: int, models: FoldModels) -> tuple[str, ...]:
+        now, said = self.cube.known_at[row], []
+        if asked is not None and row == len(self.cube.times) - 1 and asked > now:
+            said.append(f"The last known bar is of {moment_of(now)}; whatever came after it is not in this answer.")
+        said += [
+            f"CONTAMINATED: {ref.name} may have seen the world up to {ref.trained_until}, after this decision."
+            for ref in models.refs
+            if np.datetime64(ref.trained_until, "us") > now
+        ]
+        if self.cube.price_kind == "vendor_adjusted":
+            said.append("Prices were adjusted by their vendor after the fact: not point in time.")
+        if any(ref.version != code_version() for ref in models.refs):
+            said.append("Other code fitted the models: weights may differ from the run's backtest; run the pipeline again.")
+        return tuple(said)
 
 
 def _named(models: FoldModels) -> str:
     return "live" if models.fold == "live" else f"fold {models.fold}"
-
-
-def _moment(value: np.datetime64) -> dt.datetime:
-    moment = value.astype("datetime64[us]").item()
-    assert isinstance(moment, dt.datetime)
-    return moment.replace(tzinfo=dt.UTC)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+import reprlib
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Weight = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+EXAMPLE = '{"symbols": ["AAPL"], "as_of": "2019-06-03T20:00:00Z", "holdings": {"AAPL": 0.1}}'
 
 
 class Wire(BaseModel):
@@ -16,7 +18,7 @@ class Wire(BaseModel):
 
 class PredictRequest(Wire):
     symbols: tuple[str, ...] = Field(
-        min_length=1, max_length=1000, description="Symbols to answer for; all are weighed, these are returned."
+        min_length=1, max_length=1000, description="Symbols to answer for, each once; all of the run are weighed, these are returned."
     )
     as_of: dt.datetime | None = Field(default=None, description="Moment of the decision with its time zone; default: the last closed bar.")
     holdings: dict[str, Weight] | None = Field(
@@ -24,58 +26,79 @@ class PredictRequest(Wire):
         description="Fractions of equity held now, cash is the rest; default: what the run itself held then, and the answer says so.",
     )
 
-    @field_validator("as_of")
+    @field_validator("as_of", mode="before")
     @classmethod
-    def _with_zone(cls, value: dt.datetime | None) -> dt.datetime | None:
-        if value is not None and value.tzinfo is None:
-            raise ValueError("as_of needs a time zone, for example 2019-06-03T20:00:00Z")
-        return value
+    def _moment_in_utc(cls, value: Any) -> dt.datetime | None:
+        """Text with a zone, nothing else: a bare number may be seconds or milliseconds, a bare date may be anywhere."""
+        if value is None:
+            return None
+        try:
+            moment = dt.datetime.fromisoformat(value)
+            if moment.tzinfo is not None:
+                return moment.astimezone(dt.UTC)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise ValueError(f"as_of is {reprlib.repr(value)}; expected a moment with its time zone, such as '2019-06-03T20:00:00Z'")
 
     @model_validator(mode="after")
-    def _at_most_all(self) -> PredictRequest:
+    def _each_once_and_at_most_all(self) -> PredictRequest:
+        twice = next((s for i, s in enumerate(self.symbols) if s in self.symbols[:i]), None)
+        if twice is not None:
+            raise ValueError(f"symbols name {reprlib.repr(twice)} more than once; expected each once")
         if self.holdings is not None and sum(self.holdings.values()) > 1.0 + 1e-9:
             raise ValueError(f"holdings sum to {sum(self.holdings.values()):.4f}; expected at most 1, cash is the rest")
         return self
 
 
-class Interval(Wire):
-    horizon_bars: int
-    expected_return: float | None = Field(description="Median of the cumulative simple return from the close at as_of.")
-    low: float | None = Field(description="10% quantile.")
-    high: float | None = Field(description="90% quantile.")
+class Estimate(Wire):
+    """What one forecaster expects of one symbol. Null where it has seen too little of the symbol."""
+
     model: str
+    target: Literal["return", "volatility"] = Field(
+        description="return: simple and cumulative, from the close at as_of; volatility: root of the mean per-bar variance."
+    )
+    horizon_bars: int
+    expected: float | None = Field(description="Median of the forecast distribution.")
+    low: float | None
+    high: float | None
+    coverage: float = Field(description="Share of outcomes that should lie between low and high.")
 
 
 class Vote(Wire):
     author: str
-    p_up: float | None = Field(description="P(residual return over the horizon > 0); null: abstained.")
-    weight: float | None = Field(description="Share in the manager's verdict.")
+    stance: Literal["strong_sell", "sell", "hold", "buy", "strong_buy"] | None = Field(description="Null: abstained, see reason.")
+    p_up: float | None = Field(description="P(the symbol does better than the universe over the horizon); null: abstained.")
+    weight: float | None = Field(description="Share in the manager's verdict; null: abstained, or the manager's own.")
     reason: str
     claims: tuple[str, ...]
 
 
 class SymbolPrediction(Wire):
     symbol: str
-    target_weight: float
-    held_weight: float
-    forecasts: tuple[Interval, ...]
+    target_weight: float = Field(description="Fraction of equity to hold from the next fill on.")
+    held_weight: float = Field(description="Fraction of equity held when the decision was made.")
+    expected_return: Estimate | None = Field(description="By the last return forecaster of the run's list, over the longest horizon.")
+    forecasts: tuple[Estimate, ...]
     votes: tuple[Vote, ...]
 
 
 class ModelVersion(Wire):
     name: str
-    version: str
-    fit_end: str
-    trained_until: str
+    version: str = Field(description="Hash of the code that fitted it.")
+    fit_end: dt.datetime = Field(description="Last bar that anything was fitted on.")
+    trained_until: dt.datetime = Field(description="Up to when a pretrained part may have seen the world.")
+    licence: str
 
 
 class Prediction(Wire):
-    as_of: dt.datetime
-    bar: dt.datetime
+    as_of: dt.datetime = Field(description="Moment of the decision: when its bar was known.")
+    bar: dt.datetime = Field(description="End of the bar that was decided on.")
+    opinions_as_of: dt.datetime = Field(description="When the desk last spoke.")
     model: str
     reason: str
     cash_weight: float
-    holdings_from: str = Field(description="'request' or 'run'.")
+    holdings_from: Literal["request", "run"]
+    notes: tuple[str, ...] = Field(description="What a reader of these numbers should know first.")
     predictions: tuple[SymbolPrediction, ...]
     versions: tuple[ModelVersion, ...]
     config_hash: str
@@ -83,7 +106,8 @@ class Prediction(Wire):
 
 
 class Health(Wire):
-    status: str
+    status: Literal["ok"]
     run: str
+    first_as_of: dt.datetime = Field(description="Earliest moment that a model of this run serves.")
     last_bar: dt.datetime
     models: tuple[str, ...]
