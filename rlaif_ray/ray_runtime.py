@@ -30,6 +30,9 @@ def set_environment() -> dict[str, str]:
         wanted["NUMBA_CACHE_DIR"] = str(cache)
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
+    if not os.environ.get("RAY_ADDRESS"):
+        # Ray's own default for a cluster started here, but it reads the mode when it is imported, not when it starts.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     return {name: os.environ[name] for name in wanted}
 
 
@@ -56,8 +59,6 @@ def attach(*, num_cpus: int | None = None, object_store_bytes: int | None = None
             ray.init(address="auto", runtime_env=runtime_env, logging_level=logging.WARNING, log_to_driver=False)
         else:
             # "local", not the default: that would join whatever cluster someone else has running on this machine.
-            # Token: Ray's own default for a cluster started here, said aloud so that it does not warn.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
             ray.init(
                 address="local", num_cpus=num_cpus, object_store_memory=object_store_bytes, include_dashboard=dashboard,
                 runtime_env=runtime_env, logging_level=logging.WARNING, log_to_driver=False,
