@@ -49,7 +49,7 @@ class ActorPolicy:
         means = [actor(obs)[0] for actor in self.actors]
         actions = torch.tanh(torch.stack(means)[:, 0]).detach().numpy()
         weights = weights_of(actions, np.broadcast_to(listed, actions.shape), self.kappa, self.max_weight).mean(axis=0)
-        reason = self._reason(view.symbols, obs, sum(means[1:], means[0])[0], weights, listed)
+        reason = self._reason(view.symbols, obs, torch.stack(means)[:, 0].mean(0), weights, listed)
         return Decision(view.as_of, dict(zip(view.symbols, weights.tolist(), strict=True)), reason, self.name)
 
     def _reason(self, symbols: tuple[str, ...], obs: torch.Tensor, score: torch.Tensor, weights: np.ndarray, listed: np.ndarray) -> str:

@@ -84,7 +84,7 @@ class PortfolioSACLearner(SACTorchLearner):
     """Optimisers: fused AdamW for critics and actor, Adam for the temperature; `target_entropy` is a number from the config."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        module = self._module[module_id]
+        module: Any = self.module[module_id]
         parts = {
             "critics": (list(module.critics.parameters()), config.critic_lr, config.weight_decay),
             "actor": (list(module.actor.parameters()), config.actor_lr, config.weight_decay),
@@ -95,7 +95,7 @@ class PortfolioSACLearner(SACTorchLearner):
             self.register_optimizer(module_id=module_id, optimizer_name=name, optimizer=optimizer, params=params, lr_or_lr_schedule=lr)
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]) -> torch.Tensor:
-        log_alpha = self.curr_log_alpha[module_id]
+        log_alpha: Any = self.curr_log_alpha[module_id]
         alpha = log_alpha.detach().exp()
         target = batch[Columns.REWARDS] + config.gamma * (fwd_out["next_q"] - alpha * fwd_out["next_logp"])
         critic_loss = (fwd_out["q"] - target).square().mean(dim=1).sum()
@@ -105,16 +105,18 @@ class PortfolioSACLearner(SACTorchLearner):
         self.metrics.log_dict({key: value.detach() for key, value in zip(LEARNED, told, strict=True)}, key=module_id, window=1)
         return critic_loss + actor_loss + alpha_loss
 
-    def compute_gradients(self, loss_per_module: dict[str, torch.Tensor], **kwargs: Any) -> dict[Any, torch.Tensor]:
+    def compute_gradients(self, loss_per_module: dict[str, Any], **kwargs: Any) -> Any:
         return TorchLearner.compute_gradients(self, loss_per_module, **kwargs)
 
     @torch.no_grad()
-    def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> None:
+    def apply_gradients(self, gradients_dict: Any) -> None:
         super().apply_gradients(gradients_dict)
-        for module_id, module in self.module.items():
-            tau = self.config.get_config_for_module(module_id).tau
+        config: Any = self.config
+        modules: Any = self.module
+        for module in modules.values():
             for main, target in module.unwrapped().get_target_network_pairs():
-                torch._foreach_lerp_(list(target.parameters()), list(main.parameters()), tau)
+                for learnt, slow in zip(main.parameters(), target.parameters(), strict=True):
+                    slow.lerp_(learnt, config.tau)
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         # past DQNLearner, whose targets move once a call

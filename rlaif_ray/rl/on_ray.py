@@ -90,7 +90,7 @@ def _member(train: list[Any], validation: list[Any], section: RL, max_weight: fl
     torch.set_num_threads(1)
     judged: Track = ray.get(validation[0])
     knobs = section.model_dump(exclude={"updates", "members", "features", "sees"})
-    algorithm = configure(lambda: ray.get(train[0]), **knobs, max_weight=max_weight, seed=seed, num_gpus=num_gpus).build_algo()
+    algorithm: Any = configure(lambda: ray.get(train[0]), **knobs, max_weight=max_weight, seed=seed, num_gpus=num_gpus).build_algo()
     curve: list[dict[str, float]] = []
     kept: dict[str, np.ndarray] = {}
     try:

@@ -60,17 +60,19 @@ class PortfolioSAC(SAC):
 
     def setup(self, config: PortfolioSACConfig) -> None:
         super().setup(config)
-        assert config.track is not None
+        assert config.track is not None and config.seed is not None
         self.ring = Ring(config.ring_capacity, config.track().table, config.seed)
         self.updates = 0
         self.learned: dict[str, float] = {}
 
     def training_step(self) -> None:
+        assert self.env_runner_group is not None and self.learner_group is not None
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes, results = synchronous_parallel_sample(
+            sampled: Any = synchronous_parallel_sample(
                 worker_set=self.env_runner_group, concat=True, sample_timeout_s=self.config.sample_timeout_s,
                 _uses_new_env_runners=True, _return_metrics=True,
             )  # fmt: skip
+        episodes, results = sampled
         self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
         self.ring.add(episodes)
         steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)

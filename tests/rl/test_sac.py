@@ -9,7 +9,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rlaif_ray.core import Cube
 from rlaif_ray.rl.env import excess
-from rlaif_ray.rl.sac import PortfolioSAC, configure
+from rlaif_ray.rl.sac import configure
 from tests.laws import parameter_hash
 from tests.rl.toys import SMALL, toy, track
 
@@ -17,10 +17,10 @@ from tests.rl.toys import SMALL, toy, track
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent")]
 
 
-def build(cube: Cube, rows: slice, seed: int = 0, **changes: Any) -> PortfolioSAC:
+def build(cube: Cube, rows: slice, seed: int = 0, **changes: Any) -> Any:
     ref = ray.put(track(cube, rows))
     held = [ref]
-    return configure(lambda: ray.get(held[0]), **SMALL | changes, seed=seed).build_algo()  # pyright: ignore[reportReturnType]
+    return configure(lambda: ray.get(held[0]), **SMALL | changes, seed=seed).build_algo()
 
 
 def trained(cube: Cube, rows: slice, updates: int, seed: int = 0, **changes: Any) -> torch.nn.Module:
