@@ -63,7 +63,7 @@ def reliability(series: Sequence[Series], levels: Sequence[float], *, title: str
 
 
 def intervals(rows: Sequence[tuple[str, str, float, float, float]], *, title: str) -> str:
-    """A dot and its 95% interval a row, with zero marked. Rows are (label, css, value, low, high)."""
+    """A dot and its 95% interval a row, in percent, with zero marked. Rows are (label, css, value, low, high) as fractions."""
     height = 26 * len(rows) + 30
     finite = np.array([v for row in rows for v in row[2:] if np.isfinite(v)] + [0.0])
     low, high = _range(finite)
@@ -74,7 +74,7 @@ def intervals(rows: Sequence[tuple[str, str, float, float, float]], *, title: st
 
     parts = [f'<path class="zero" d="M{place(0):.1f},4V{height - 24}"/>']
     for tick in _ticks(low, high):
-        parts.append(f'<text x="{place(tick):.1f}" y="{height - 8}" class="tick" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text x="{place(tick):.1f}" y="{height - 8}" class="tick" text-anchor="middle">{tick:.0%}</text>')
     for i, (label, css, value, lo, hi) in enumerate(rows):
         y = 18 + 26 * i
         parts.append(f'<text x="{label_width - 10}" y="{y + 4}" class="label" text-anchor="end">{escape(label)}</text>')

@@ -27,6 +27,18 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def tiny_run(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the whole pipeline on the tiny synthetic market; nobody changes it."""
+    from rlaif_ray.config import load_config
+    from rlaif_ray.pipeline import run_pipeline
+    from tests.tiny import knobs
+
+    root = tmp_path_factory.mktemp("tiny")
+    run, _ = run_pipeline(load_config("smoke", None, knobs(root / "lake")), str(root / "run"))
+    return run.path
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real market data: $RLAIF_DATA, else ../shared/data beside the checkout."""
     folder = Path(os.environ.get("RLAIF_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
