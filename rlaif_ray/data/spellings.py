@@ -38,12 +38,7 @@ def header(path: Path) -> dict[str, str]:
 
     Raises `MissingDataError` for an empty file, `SchemaError` when no column holds times or prices.
     """
-    try:
-        columns = pl.read_csv(path, n_rows=0, infer_schema=False).columns if _is_csv(path) else list(pl.read_parquet_schema(path))
-    except (pl.exceptions.NoDataError, pl.exceptions.ComputeError) as error:
-        why = " ".join(str(error).split())[:120]
-        raise MissingDataError(f"{path} cannot be read as a table ({why}); expected a header and rows: check data.path") from None
-    return recognise(columns, path.name)
+    return recognise(_load(path, n_rows=0).columns, path.name)
 
 
 def recognise(columns: Iterable[str], where: str) -> dict[str, str]:
@@ -67,10 +62,7 @@ def read_table(path: Path, symbol: str | None = None) -> pl.DataFrame:
     for a cell that is neither number nor time, with its line.
     """
     names = header(path)
-    if _is_csv(path):
-        table = pl.read_csv(path, infer_schema=False, null_values=_NOTHING, truncate_ragged_lines=False).with_row_index("line", offset=2)
-    else:
-        table = pl.read_parquet(path).with_row_index("line", offset=1)
+    table = _load(path).with_row_index("line", offset=2 if _is_csv(path) else 1)
     table = table.select("line", **{ours: pl.col(theirs) for ours, theirs in names.items()})
     if symbol is not None and "symbol" in names:
         table = table.filter(pl.col("symbol").cast(pl.String).str.strip_chars() == symbol)
@@ -87,8 +79,18 @@ def symbols_in(path: Path) -> list[str]:
     name = header(path).get("symbol")
     if name is None:
         return []
-    column = pl.read_csv(path, columns=[name], infer_schema=False)[name] if _is_csv(path) else pl.read_parquet(path, columns=[name])[name]
-    return sorted(column.drop_nulls().cast(pl.String).str.strip_chars().unique())
+    return sorted(_load(path, columns=[name])[name].drop_nulls().cast(pl.String).str.strip_chars().unique())
+
+
+def _load(path: Path, **some: Any) -> pl.DataFrame:
+    """The table as it lies there: text from CSV, types from Parquet. `some` limits rows or columns."""
+    try:
+        if _is_csv(path):
+            return pl.read_csv(path, infer_schema=False, null_values=_NOTHING, **some)
+        return pl.read_parquet(path, **some)
+    except (pl.exceptions.NoDataError, pl.exceptions.ComputeError) as error:
+        why = " ".join(str(error).split())[:120]
+        raise MissingDataError(f"{path} cannot be read as a table ({why}); expected a header and rows: check data.path") from None
 
 
 def _is_csv(path: Path) -> bool:

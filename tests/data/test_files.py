@@ -194,6 +194,17 @@ def test_missing_path_empty_folder_empty_file(tmp_path: Path) -> None:
         bars_of(tmp_path, "A")
 
 
+def test_a_line_of_too_many_cells_and_a_torn_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "A.csv", "date,close", "2020-01-02,10", "2020-01-03,11,12,13")
+    with pytest.raises(MissingDataError, match=r"A.csv cannot be read as a table"):
+        bars_of(path, "A")
+    pl.DataFrame({"date": [FIRST], "close": [1.0]}).write_parquet(tmp_path / "A.parquet")
+    whole = (tmp_path / "A.parquet").read_bytes()
+    (tmp_path / "A.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MissingDataError, match=r"A.parquet cannot be read as a table"):
+        FileSource(str(tmp_path), kind="parquet").symbols()
+
+
 def test_no_price_or_time_column() -> None:
     with pytest.raises(SchemaError, match=r"A.csv has no price column among \['Date', 'Volume'\]; expected one of close"):
         recognise(["Date", "Volume"], "A.csv")
