@@ -45,17 +45,17 @@ def votes(opinions: Sequence[Opinion | Abstention]) -> tuple[Vote, ...]:
     """Who said what on one symbol, with each analyst's share in the manager's verdict."""
     manager = next((o for o in opinions if o.author == MANAGER and isinstance(o, Opinion)), None)
     share = {} if manager is None else manager.scores
-    said = []
+    out = []
     for o in opinions:
         if isinstance(o, Abstention):
-            said.append(Vote(author=o.author, stance=None, p_up=None, weight=None, reason=o.reason, claims=()))
+            out.append(Vote(author=o.author, stance=None, p_up=None, weight=None, reason=o.reason, claims=()))
         else:
             weight = share.get(f"weight/{o.author}")
-            said.append(Vote(
+            out.append(Vote(
                 author=o.author, stance=o.stance, p_up=_rounded(o.p_up), weight=None if weight is None else _rounded(weight),
                 reason=o.narrative, claims=tuple(claim.statement for claim in o.claims),
             ))  # fmt: skip
-    return tuple(said)
+    return tuple(out)
 
 
 def version_of(ref: ModelRef) -> ModelVersion:
@@ -69,6 +69,11 @@ def moment_of(value: np.datetime64) -> dt.datetime:
     moment = value.astype("datetime64[us]").item()
     assert isinstance(moment, dt.datetime)
     return moment.replace(tzinfo=dt.UTC)
+
+
+def as_text(value: np.datetime64) -> str:
+    """A moment as the wire has it."""
+    return moment_of(value).isoformat().replace("+00:00", "Z")
 
 
 def _rounded(value: float) -> float:

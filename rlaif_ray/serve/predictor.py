@@ -19,13 +19,13 @@ from rlaif_ray.agents.debate import verdicts
 from rlaif_ray.artefacts import FoldModels
 from rlaif_ray.backtest.engine import decide
 from rlaif_ray.config import Config
-from rlaif_ray.core import Abstention, Cube, Forecast, MarketView, Opinion, Portfolio
+from rlaif_ray.core import Abstention, Analyst, Cube, Forecast, MarketView, Opinion, Portfolio
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.errors import DataError, MissingDataError, did_you_mean
 from rlaif_ray.execution.simulator import Market
 from rlaif_ray.feedback.reward_model import weigh_with
 from rlaif_ray.runs import Run, code_version
-from rlaif_ray.serve.answer import moment_of, symbol_prediction, version_of
+from rlaif_ray.serve.answer import as_text, moment_of, symbol_prediction, version_of
 from rlaif_ray.serve.schemas import Health, Prediction
 
 STALE_BARS = 5  # how many bars after the last known one a decision may still be asked for
@@ -37,7 +37,7 @@ class Predictor:
 
     def __init__(self, config: Config, dataset: Dataset, cube: Cube, models: Sequence[FoldModels]) -> None:
         self.config, self.dataset, self.cube, self.models = config, dataset, cube, models
-        self.desk = agents.build(config.agents)
+        self.desk: Sequence[Analyst] = agents.build(config.agents)
         self._last = Market.of(cube, models[0].fill).last
         year = cube.known_at[-1 - min(len(cube.times) - 1, STALE_BARS + int(cube.bars_per_year)) :]
         # So much time as that many bars took at most in the last year, nights, weekends and holidays included.
@@ -97,11 +97,11 @@ class Predictor:
         if asked is None:
             return last
         if asked - self.cube.known_at[last] > self._patience:
-            late = f"more than {STALE_BARS} bars after the last known one, {moment_of(self.cube.known_at[last])}"
-            raise DataError(f"as_of {moment_of(asked)} is {late}: the data are stale; run the pipeline on newer bars, or leave out as_of")
+            late = f"more than {STALE_BARS} bars after the last known one, {as_text(self.cube.known_at[last])}"
+            raise DataError(f"as_of {as_text(asked)} is {late}: the data are stale; run the pipeline on newer bars, or leave out as_of")
         if asked < self.models[0].serves_from:
-            first = moment_of(self.models[0].serves_from)
-            raise DataError(f"no model of this run serves {moment_of(asked)}; expected {first} or later: everything before was learnt from")
+            first = as_text(self.models[0].serves_from)
+            raise DataError(f"no model of this run serves {as_text(asked)}; expected {first} or later: everything before was learnt from")
         return self.cube.row(asked)
 
     def _serving(self, row: int) -> int:
@@ -113,8 +113,8 @@ class Predictor:
 
     def _opine(self, row: int, fold: int) -> tuple[Opinion | Abstention, ...]:
         view = view_at(self.cube, row)
-        said = [opinion for analyst in self.desk for opinion in analyst.opine([view])]
-        return (*said, *verdicts(view, said, weigh_with(self.models[fold].judge)))
+        spoken = [opinion for analyst in self.desk for opinion in analyst.opine([view])]
+        return (*spoken, *verdicts(view, spoken, weigh_with(self.models[fold].judge)))
 
     def _portfolio(self, row: int, fold: int, holdings: Mapping[str, float] | None) -> Portfolio:
         cash = self.config.execution.initial_cash_usd
@@ -122,7 +122,7 @@ class Predictor:
         prices = self._last[row]
         unpriced = [s for s, w, p in zip(self.cube.symbols, weights, prices, strict=True) if w > 0 and not p > 0]
         if unpriced:
-            raise DataError(f"holdings name {unpriced[0]!r}, which has no price at {moment_of(self.cube.known_at[row])}; leave it out")
+            raise DataError(f"holdings name {unpriced[0]!r}, which has no price at {as_text(self.cube.known_at[row])}; leave it out")
         shares = np.divide(weights * cash, prices, out=np.zeros_like(prices), where=weights > 0)
         return Portfolio(self.cube.known_at[row], self.cube.symbols, cash * (1.0 - weights.sum()), shares, prices)
 
@@ -136,19 +136,19 @@ class Predictor:
         return walked.held[bar] if 0 <= bar < len(walked.held) else np.zeros(len(self.cube.symbols))
 
     def _notes(self, asked: np.datetime64 | None, row: int, models: FoldModels) -> tuple[str, ...]:
-        now, said = self.cube.known_at[row], []
+        now, notes = self.cube.known_at[row], []
         if asked is not None and row == len(self.cube.times) - 1 and asked > now:
-            said.append(f"The last known bar is of {moment_of(now)}; whatever came after it is not in this answer.")
-        said += [
+            notes.append(f"The last known bar is of {as_text(now)}; whatever came after it is not in this answer.")
+        notes += [
             f"CONTAMINATED: {ref.name} may have seen the world up to {ref.trained_until}, after this decision."
             for ref in models.refs
             if np.datetime64(ref.trained_until, "us") > now
         ]
         if self.cube.price_kind == "vendor_adjusted":
-            said.append("Prices were adjusted by their vendor after the fact: not point in time.")
+            notes.append("Prices were adjusted by their vendor after the fact: not point in time.")
         if any(ref.version != code_version() for ref in models.refs):
-            said.append("Other code fitted the models: weights may differ from the run's backtest; run the pipeline again.")
-        return tuple(said)
+            notes.append("Other code fitted the models: weights may differ from the run's backtest; run the pipeline again.")
+        return tuple(notes)
 
 
 def _named(models: FoldModels) -> str:

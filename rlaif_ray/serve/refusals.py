@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rlaif_ray.errors import DataError, did_you_mean
-from rlaif_ray.serve.schemas import EXAMPLE, PredictRequest
+from rlaif_ray.serve.schemas import EXAMPLE, MAX_SYMBOLS, PredictRequest
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -40,7 +40,8 @@ class BodyLimit:
 
 
 async def bad_request(request: Request, error: RequestValidationError) -> JSONResponse:
-    return _refusal(422, "; ".join(dict.fromkeys(map(told, error.errors()))))
+    found = {each["loc"][:2]: each for each in reversed(error.errors())}  # the first of each field: the rest follows from it
+    return _refusal(422, "; ".join(map(told, reversed(found.values()))))
 
 
 async def bad_data(request: Request, error: DataError) -> JSONResponse:
@@ -74,6 +75,8 @@ def told(error: Mapping[str, Any]) -> str:
             return str(error["ctx"]["error"])
         case "missing":
             return f"{place or 'the body'} is missing; expected {EXAMPLE}"
+        case "tuple_type" | "too_short" | "too_long":
+            return f"{place} is {reprlib.repr(error['input'])}; expected a list of 1 to {MAX_SYMBOLS} names"
         case _ if not place:
             return f"the body is {reprlib.repr(error['input'])}; expected an object such as {EXAMPLE} with content-type: application/json"
         case _:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Weight = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-EXAMPLE = '{"symbols": ["AAPL"], "as_of": "2019-06-03T20:00:00Z", "holdings": {"AAPL": 0.1}}'
+EXAMPLE = '{"symbols": ["AAPL"]}'
+MAX_SYMBOLS = 1000
 
 
 class Wire(BaseModel):
@@ -18,7 +19,7 @@ class Wire(BaseModel):
 
 class PredictRequest(Wire):
     symbols: tuple[str, ...] = Field(
-        min_length=1, max_length=1000, description="Symbols to answer for, each once; all of the run are weighed, these are returned."
+        min_length=1, max_length=MAX_SYMBOLS, description="Symbols to answer for, each once; the whole run is weighed, these are returned."
     )
     as_of: dt.datetime | None = Field(default=None, description="Moment of the decision with its time zone; default: the last closed bar.")
     holdings: dict[str, Weight] | None = Field(
