@@ -36,7 +36,7 @@ def time_lines(times: Sequence[str], series: Sequence[Series], *, log: bool = Fa
 
     parts = [_y_axis(low, high, log=log, percent=percent)]
     for i in np.unique(np.linspace(0, len(times) - 1, num=min(6, len(times))).astype(int)):
-        parts.append(f'<text x="{x[i]:.1f}" y="{HEIGHT - 8}" class="tick" text-anchor="middle">{escape(times[i][:7])}</text>')
+        parts.append(f'<text x="{x[i]:.1f}" y="{HEIGHT - 8}" class="tick" text-anchor="middle">{escape(times[int(i)][:7])}</text>')
     for s in series:
         parts.append(f'<path class="line {s.css}" d="{_path(x, to_y(s.y))}"><title>{escape(s.label)}</title></path>')
     return _svg(parts, title)
@@ -98,7 +98,7 @@ def stacked(times: Sequence[str], layers: Sequence[Series], *, title: str) -> st
         parts.append(f'<path class="area {s.css}" d="M{outline}Z"><title>{escape(s.label)}</title></path>')
         base = top
     for i in np.unique(np.linspace(0, len(times) - 1, num=min(6, len(times))).astype(int)):
-        parts.append(f'<text x="{x[i]:.1f}" y="{HEIGHT - 8}" class="tick" text-anchor="middle">{escape(times[i][:7])}</text>')
+        parts.append(f'<text x="{x[i]:.1f}" y="{HEIGHT - 8}" class="tick" text-anchor="middle">{escape(times[int(i)][:7])}</text>')
     return _svg(parts, title)
 
 

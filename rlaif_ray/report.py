@@ -25,7 +25,8 @@ METRICS = (
 )  # fmt: skip
 QUALITY_WORDS = {
     "gaps_filled": "gaps filled (not tradable)", "halts": "rows not tradable", "outliers": "outliers flagged",
-    "duplicates_dropped": "identical duplicates dropped", "violations": "rows with inconsistent high or low", "ends_early": "symbols that end early",
+    "duplicates_dropped": "identical duplicates dropped", "violations": "rows with inconsistent high or low",
+    "ends_early": "symbols that end early",
 }  # fmt: skip
 
 
@@ -164,7 +165,8 @@ def _judge_line(fold: str, record: Mapping[str, Any]) -> str:
     last = record["windows"][-1]
     fair = last["held_out"]
     if fair is None or fair["accuracy"] is None:
-        return f"Fold {fold}: {last['n_pairs']:,} judged pairs, {last.get('reason', 'too few to hold any out')}; the manager keeps equal weights."
+        why = last.get("reason", "too few to hold any out")
+        return f"Fold {fold}: {last['n_pairs']:,} judged pairs, {why}; the manager keeps equal weights."
     right, author, gain = _span(fair["accuracy"], "percent"), _span(fair["author_average"], "percent"), record["gain_over_equal_weights"]
     said = f"Fold {fold}: reward model over {last['n_pairs']:,} judged pairs; right on {right} of {fair['n_pairs']:,} held-out pairs"
     return f"{said} (author average: {author}). The manager's score over equal weights: {_span(gain, 'small')}."

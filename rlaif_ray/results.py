@@ -95,7 +95,7 @@ def _on_rows(table: ForecastTable, cube: Cube, rows: slice) -> ForecastTable:
 
 
 def _span(cube: Cube, rows: slice) -> list[str]:
-    return [_day(cube.times[rows.start]), _day(cube.times[min(rows.stop, len(cube.times)) - 1])]
+    return [_day(cube.times[int(row)]) for row in (rows.start, min(rows.stop, len(cube.times)) - 1)]
 
 
 def _day(moment: np.datetime64) -> str:
@@ -113,8 +113,8 @@ def data_result(cube: Cube, dataset: Dataset, quality: Mapping[str, Mapping[str,
 
 
 def desk_result(
-    cube: Cube, spoken: Sequence[Opinion | Abstention], analysts: OpinionTable, managers: Sequence[OpinionTable], windows: Sequence[Window], *,
-    cost_per_side: float, resamples: int, seed: int,
+    cube: Cube, spoken: Sequence[Opinion | Abstention], analysts: OpinionTable, managers: Sequence[OpinionTable],
+    windows: Sequence[Window], *, cost_per_side: float, resamples: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Record of every analyst and of the manager over the test blocks of all folds together.
 

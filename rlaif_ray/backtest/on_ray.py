@@ -25,10 +25,11 @@ from rlaif_ray.strategies import baselines
 EPISODE_FIELDS = ("times", "weights", "gross_returns", "costs", "turnover")
 
 
-@ray.remote(num_cpus=1)
+# Ray's stubs know positional parameters only.
+@ray.remote(num_cpus=1)  # pyright: ignore[reportCallIssue, reportArgumentType]
 def backtest_fold(
-    cube: Cube, rows: slice, policy: Policy | None, tables: Mapping[str, ForecastTable], opinions: Sequence[Opinion | Abstention], weigh: Weigh, *,
-    costs: CostModel, fill: Fill, max_weight: float, initial_cash_usd: float, out_dir: str,
+    cube: Cube, rows: slice, policy: Policy | None, tables: Mapping[str, ForecastTable], opinions: Sequence[Opinion | Abstention],
+    weigh: Weigh, *, costs: CostModel, fill: Fill, max_weight: float, initial_cash_usd: float, out_dir: str,
 ) -> None:  # fmt: skip
     """Walk `rows` with every policy; leave `<policy>.npz` and, for the learned one, `decisions.json` in `out_dir`.
 
