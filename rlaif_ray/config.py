@@ -178,12 +178,10 @@ class RL(Section):
     """Multiplies the reward, which is in log returns."""
     risk_aversion: float = Field(default=20.0, ge=0)
     """Of the one-bar mean-variance utility of the return over equal weight."""
-    target_entropy: float = -1.0
-    """Entropy that the temperature aims at, nats an asset."""
+    target_entropy: float = 0.0
+    """Entropy that the temperature aims at, nats an asset; a uniform action has 0.69."""
     initial_alpha: float = Field(default=0.02, gt=0)
     """Entropy temperature at the start."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Of AdamW, for actor and critics."""
     input_noise: float = Field(default=1.0, ge=0)
     """Deviation of the noise on standardised observations while learning: keeps the nets from learning bars by heart."""
     features: tuple[str, ...] = ()

@@ -81,17 +81,17 @@ class PortfolioSACModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNet
 
 
 class PortfolioSACLearner(SACTorchLearner):
-    """Optimisers: fused AdamW for critics and actor, Adam for the temperature; `target_entropy` is a number from the config."""
+    """Fused Adam for critics, actor and temperature; losses, gradients and targets as the module's head says."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         module: Any = self.module[module_id]
         parts = {
-            "critics": (list(module.critics.parameters()), config.critic_lr, config.weight_decay),
-            "actor": (list(module.actor.parameters()), config.actor_lr, config.weight_decay),
-            "alpha": ([self.curr_log_alpha[module_id]], config.alpha_lr, 0.0),
+            "critics": (list(module.critics.parameters()), config.critic_lr),
+            "actor": (list(module.actor.parameters()), config.actor_lr),
+            "alpha": ([self.curr_log_alpha[module_id]], config.alpha_lr),
         }
-        for name, (params, lr, decay) in parts.items():
-            optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=decay, fused=True)
+        for name, (params, lr) in parts.items():
+            optimizer = torch.optim.Adam(params, lr=lr, fused=True)
             self.register_optimizer(module_id=module_id, optimizer_name=name, optimizer=optimizer, params=params, lr_or_lr_schedule=lr)
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]) -> torch.Tensor:

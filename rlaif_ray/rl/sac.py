@@ -6,6 +6,7 @@ transitions go through the ring, and each call to the learner carries a whole fr
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +41,6 @@ class PortfolioSACConfig(SACConfig):
         self.track: Callable[[], Track] | None = None
         self.ring_capacity = 0
         self.updates_per_step = 1.0
-        self.weight_decay = 0.0
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=PortfolioSACModule)
@@ -64,6 +64,19 @@ class PortfolioSAC(SAC):
         self.ring = Ring(config.ring_capacity, config.track().table, config.seed)
         self.updates = 0
         self.learned: dict[str, float] = {}
+
+    def _setup_logdir(self) -> None:
+        """Outside Tune RLlib leaves a folder in the user's home for each algorithm; ours goes when the algorithm does."""
+        if self._storage is not None:
+            super()._setup_logdir()
+        else:
+            self._folder = tempfile.TemporaryDirectory(prefix="rlaif-sac-")
+            self._logdir = self._folder.name
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        if self._storage is None:
+            self._folder.cleanup()
 
     def training_step(self) -> None:
         assert self.env_runner_group is not None and self.learner_group is not None
@@ -103,8 +116,8 @@ class PortfolioSAC(SAC):
 def configure(
     track: Callable[[], Track], *, hidden: tuple[int, ...], batch: int, paths: int, updates_per_step: float, episode_bars: int,
     warmup_steps: int, gamma: float, tau: float, actor_lr: float, critic_lr: float, alpha_lr: float, replay: int, kappa: float,
-    max_weight: float, reward_scale: float, risk_aversion: float, target_entropy: float, initial_alpha: float, weight_decay: float,
-    input_noise: float, seed: int, num_gpus: float = 0,
+    max_weight: float, reward_scale: float, risk_aversion: float, target_entropy: float, initial_alpha: float, input_noise: float,
+    seed: int, num_gpus: float = 0,
 ) -> PortfolioSACConfig:  # fmt: skip
     """The algorithm's config over `track()`. `target_entropy` is per asset, in nats."""
     assets, width = track().table.shape[1:]
@@ -116,7 +129,7 @@ def configure(
         )  # fmt: skip
 
     config = PortfolioSACConfig()
-    config.track, config.ring_capacity, config.updates_per_step, config.weight_decay = track, replay, updates_per_step, weight_decay
+    config.track, config.ring_capacity, config.updates_per_step = track, replay, updates_per_step
     # Ray keeps registered environments by name for all workers of a job: members that train side by side need names of their own
     name = f"portfolio-{uuid.uuid4().hex}"
     register_env(name, make_env)

@@ -16,7 +16,7 @@ COSTS = CostModel.of_bps(0.5, 1.0, 2.0)
 SMALL: dict[str, Any] = {
     "hidden": (32, 32), "batch": 64, "paths": 16, "updates_per_step": 2.0, "episode_bars": 30, "warmup_steps": 20, "gamma": 0.5,
     "tau": 0.01, "actor_lr": 1e-3, "critic_lr": 1e-3, "alpha_lr": 1e-3, "replay": 50_000, "kappa": 2.0, "max_weight": 0.5,
-    "reward_scale": 100.0, "risk_aversion": 20.0, "target_entropy": -1.0, "initial_alpha": 0.02, "weight_decay": 0.0, "input_noise": 0.5,
+    "reward_scale": 100.0, "risk_aversion": 20.0, "target_entropy": -1.0, "initial_alpha": 0.02, "input_noise": 0.5,
 }  # fmt: skip
 
 
