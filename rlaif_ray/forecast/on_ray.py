@@ -22,7 +22,7 @@ from ray.train.torch import TorchTrainer, prepare_model
 
 from rlaif_ray.config import ForecastSection
 from rlaif_ray.core import Cube, ForecastTable
-from rlaif_ray.errors import MissingDataError, ModelError, RlaifError
+from rlaif_ray.errors import DataError, MissingDataError, ModelError, RlaifError
 from rlaif_ray.forecast import StoredForecaster, build
 from rlaif_ray.runs import seed_for
 from rlaif_ray.splits import Fold, Window
@@ -95,6 +95,12 @@ def _train(
     cube_ref: Any, fold: Fold, section: ForecastSection, seed: int, scratch: Path, windows: Path, workers: int
 ) -> ForecastTable:  # fmt: skip
     """One Ray Train run for the whole fold; its checkpoint becomes `windows`, and nothing else of it is kept."""
+    bars, needed = fold.windows[0].fit.stop, section.ttm.context + section.horizons[-1]
+    if bars <= needed:  # the worker would say so too, but only after it has started, twice
+        raise DataError(
+            f"{bars} bars before the first forecast of fold {fold.name}; ttm needs over {needed}, {section.ttm.context} of context and "
+            f"{section.horizons[-1]} of label: bring more bars or lower --forecast.ttm.context"
+        )
     trainer = TorchTrainer(
         _train_loop,
         train_loop_config={"cube": cube_ref, "windows": fold.windows, "section": section, "seed": seed},

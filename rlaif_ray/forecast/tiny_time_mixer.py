@@ -1,10 +1,11 @@
 """A small Tiny Time Mixer that learns return quantiles: Ekambaram et al., "Tiny Time Mixers", NeurIPS 2024.
 
-One network for all symbols. It sees the last `context` log total returns divided by the EWMA volatility known at the
-decision row, so every symbol and decade has unit scale (tsfm's own scaler adds 1e-5 to the variance, which drowns raw
-returns). It answers with quantiles of the h-bar log return over volatility and the step's usual band, for every h up to
-the longest horizon. A network from random weights starts out as the naive forecast (median 0, Student-t widths) and learns to depart.
-Pretrained weights were trained on levels: they see the path relative to its last point and predict how it goes on.
+One network for all symbols. It sees the last `context` log total returns divided by the symbol's usual volatility, so all
+symbols have unit scale (tsfm's own scaler adds 1e-5 to the variance, which drowns raw returns) and a turbulent time still
+looks turbulent. It answers with quantiles of the h-bar log return over the EWMA volatility known at the decision row and
+the step's usual band, for every h up to the longest horizon. A network from random weights starts out as the naive
+forecast (median 0, Student-t widths) and learns to depart. Pretrained weights were trained on levels: they see the path,
+in EWMA volatilities, relative to its last point and predict how it goes on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rlaif_ray.forecast.baselines import MANIFEST, ewma_volatility, standard_qua
 from rlaif_ray.labels import closed_inside, forward_sums, log_returns
 
 MIN_BAND = 1e-3  # volatilities: prices that stand still have no band to measure
+USUAL_DECAY = 0.996  # of the volatility that inputs are divided by: half of its weight lies in the last 170 bars
 CLIP = 10.0  # standard deviations: a jump or a bar after a long halt must not own a batch
 
 
@@ -198,8 +200,9 @@ class TTMForecaster:
 
     def _inputs(self, history: _History, t: np.ndarray, a: np.ndarray) -> torch.Tensor:
         """(B,context,1) float32 network input of the windows that end at rows t (B,) of symbols a (B,); zeros where one is not whole."""
+        unit = history.usual_volatility if self._sees_returns else history.volatility
         with np.errstate(invalid="ignore"):
-            scaled = np.clip(history.windows[t, a] / history.volatility[t, a][:, None], -CLIP, CLIP)
+            scaled = np.clip(history.windows[t, a] / unit[t, a][:, None], -CLIP, CLIP)
         scaled[~history.whole[t, a]] = 0.0
         if not self._sees_returns:
             path = np.cumsum(scaled, axis=1)
@@ -256,7 +259,8 @@ class _History:
 
     log_returns: np.ndarray  # (T,A)
     windows: np.ndarray  # (T,A,context) the log returns up to each row, a view; NaN before the first bar
-    volatility: np.ndarray  # (T,A) per bar
+    volatility: np.ndarray  # (T,A) per bar, of the last weeks
+    usual_volatility: np.ndarray  # (T,A) per bar, of the last year
     whole: np.ndarray  # (T,A) bool: no bar of the window is missing and the volatility is known
 
     @classmethod
@@ -267,7 +271,7 @@ class _History:
         missing = np.cumsum(np.isnan(padded), axis=0)
         fresh = missing[context - 1 :] - np.concatenate([np.zeros_like(missing[:1]), missing[: len(logs) - 1]])
         windows = np.lib.stride_tricks.sliding_window_view(padded, context, axis=0)
-        return cls(logs, windows, volatility, (fresh == 0) & np.isfinite(volatility))
+        return cls(logs, windows, volatility, ewma_volatility(logs, USUAL_DECAY), (fresh == 0) & np.isfinite(volatility))
 
 
 @contextlib.contextmanager

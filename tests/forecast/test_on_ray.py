@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from ray.train import WorkerGroupError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from rlaif_ray.config import TTM, ForecastSection
 from rlaif_ray.core import ForecastTable
-from rlaif_ray.errors import DataError, MissingDataError
+from rlaif_ray.errors import DataError, MissingDataError, ModelError
 from rlaif_ray.forecast import build, load
-from rlaif_ray.forecast.on_ray import forecast_fold, read_tables, write_tables
+from rlaif_ray.forecast.on_ray import _cause, forecast_fold, read_tables, write_tables
 from rlaif_ray.runs import seed_for
 from rlaif_ray.splits import Fold, walk_forward
 from tests.laws import perturb_future, random_cube
@@ -33,15 +35,14 @@ def in_a_task(box: list, section: ForecastSection, storage: Path) -> dict[str, F
 
 
 def test_a_fold_is_forecast_window_by_window_and_again_the_same(ray_session: None, tmp_path: Path) -> None:
-    """From the driver, and from two tasks side by side on two CPUs; then against the same windows without Ray."""
+    """Two tasks side by side on two CPUs say the same; so do the same windows without Ray."""
     ref = ray.put(CUBE)
-    tables = forecast_fold(ref, fold(), SECTION, seed=5, storage=tmp_path / "driver")
-    beside = ray.get([in_a_task.remote([ref], SECTION, tmp_path / name) for name in ("a", "b")])
+    tables, again = ray.get([in_a_task.remote([ref], SECTION, tmp_path / name) for name in ("a", "b")])
     rows = np.concatenate([np.arange(w.rows.start, w.rows.stop) for w in fold().windows])
     assert tuple(tables) == SECTION.models
     for name, table in tables.items():
         np.testing.assert_array_equal(table.as_of, CUBE.known_at[rows])
-        assert table.symbols == CUBE.symbols and {other[name].id for other in beside} == {table.id}
+        assert table.symbols == CUBE.symbols and table.id == again[name].id
 
     local = build(SECTION, "ttm", seed=seed_for(5, f"fold={fold().name}/forecast/ttm"))
     parts = []
@@ -52,16 +53,24 @@ def test_a_fold_is_forecast_window_by_window_and_again_the_same(ray_session: Non
 
     last = range(fold().last.rows.start, fold().last.rows.stop)
     for name in SECTION.models:
-        served = load(tmp_path / "driver" / "models" / name).predict(CUBE, last)
+        served = load(tmp_path / "a" / "models" / name).predict(CUBE, last)
         np.testing.assert_array_equal(served.values, tables[name].values[-len(last) :])
-    assert sorted(p.name for p in (tmp_path / "driver" / "windows" / "ttm").iterdir()) == sorted(w.name for w in fold().windows)
-    assert not (tmp_path / "driver" / "train").exists()
+    assert sorted(p.name for p in (tmp_path / "a" / "windows" / "ttm").iterdir()) == sorted(w.name for w in fold().windows)
+    assert not (tmp_path / "a" / "train").exists()
 
 
 def test_too_few_bars_for_the_context_are_the_users_to_mend(ray_session: None, tmp_path: Path) -> None:
     section = SECTION.model_copy(update={"models": ("ttm",), "ttm": TTM(context=480, steps=1, refit_steps=1)})
-    with pytest.raises(DataError, match="no window of 480 bars"):
+    with pytest.raises(DataError, match="ttm needs over 483"):
         forecast_fold(ray.put(CUBE), fold(), section, seed=5, storage=tmp_path)
+
+
+def test_what_a_worker_raised_on_purpose_is_what_the_user_reads() -> None:
+    """Ray Train hands over the worker's own error, wrapped in one that carries its traceback."""
+    line = DataError("no window of 32 bars")
+    assert _cause(WorkerGroupError("rank 0", {0: UserExceptionWithTraceback(line, "Traceback ...")})) is line
+    lost = _cause(WorkerGroupError("rank 0 died", {0: RuntimeError("killed")}))
+    assert isinstance(lost, ModelError) and "rank 0 died" in str(lost)
 
 
 def test_no_window_is_spoken_for_by_what_came_after_its_fit(ray_session: None, tmp_path: Path) -> None:
