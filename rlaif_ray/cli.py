@@ -127,6 +127,7 @@ def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
     from rlaif_ray.pipeline import run_pipeline
     from rlaif_ray.report import summary_text
 
+    _show_progress()
     run, result = run_pipeline(config, flags.get("run-dir"), resume)
     folder = run.path.resolve()  # in full: a submitted job runs in a folder that nobody would guess
     if "json" in flags:
@@ -136,6 +137,23 @@ def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
         return
     print(summary_text(result))
     print(f"\nreport: {folder / 'report.html'}\nrun: {folder}")
+
+
+def _show_progress() -> None:
+    """What the library logs, on standard error: for reading on a terminal, plain lines elsewhere."""
+    import logging
+
+    if sys.stderr.isatty():
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(show_level=False, show_path=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("rlaif_ray")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _serve(flags: dict[str, str], knobs: dict[str, str]) -> None:

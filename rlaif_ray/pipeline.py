@@ -132,19 +132,26 @@ def _opinions(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold]) -> Path:
 
 
 def _all_folds(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold], opinions: Path) -> dict[str, dict[str, Path]]:
-    """Stage folders by fold and stage. The driver only watches; progress is what the run's events say."""
-    here = str(run.path.resolve())
-    pending = {_run_fold.remote(here, [cube_ref], cube.id, fold, str(opinions.resolve())): fold.name for fold in folds}
+    """Stage folders by fold and stage. The driver only watches; progress is what the run's events say.
+
+    As many folds are under way as the cluster has CPUs: more would hold memory and wait.
+    """
+    here, spoken = str(run.path.resolve()), str(opinions.resolve())
+    waiting, width = list(folds), max(1, int(ray.cluster_resources()["CPU"]))
+    under_way: dict[Any, str] = {}
     done: dict[str, dict[str, Path]] = {}
     with (run.path / "events.jsonl").open() as events:
         events.seek(0, 2)
-        while pending:
-            ready, _ = ray.wait(list(pending), timeout=1.0)
+        while waiting or under_way:
+            while waiting and len(under_way) < width:
+                fold = waiting.pop(0)
+                under_way[_run_fold.remote(here, [cube_ref], cube.id, fold, spoken)] = fold.name
+            ready, _ = ray.wait(list(under_way), timeout=1.0)
             for event in map(json.loads, events):
-                if event["event"].startswith("stage_"):
-                    log.info("%s: %s", event["stage"], event["event"].removeprefix("stage_"))
+                if event["event"] == "stage_committed":
+                    log.info("%s done", event["stage"])
             for ref in ready:
-                done[pending.pop(ref)] = {stage: Path(path) for stage, path in ray.get(ref).items()}
+                done[under_way.pop(ref)] = {stage: Path(path) for stage, path in ray.get(ref).items()}
     return done
 
 

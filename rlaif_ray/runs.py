@@ -11,6 +11,7 @@ import datetime as dt
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -29,6 +30,7 @@ from rlaif_ray.core import canonical_json, content_hash
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 
 RUNS = Path("runs")
+log = logging.getLogger("rlaif_ray")
 
 
 def seed_for(root: int, path: str, bits: int = 63) -> int:
@@ -101,6 +103,7 @@ class Stage:
                 raise
             shutil.rmtree(partial)
         self.run.event("stage_committed", stage=self.name, key=self.key, seconds=seconds)
+        log.info("%s done", self.name)
         return self.path
 
 
