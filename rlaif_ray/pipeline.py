@@ -36,7 +36,7 @@ from rlaif_ray.forecast.on_ray import forecast_fold, read_tables, write_tables
 from rlaif_ray.report import render
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.rl.on_ray import train
-from rlaif_ray.runs import Run, TrialLedger, seed_for
+from rlaif_ray.runs import Run, TrialLedger, seed_for, write_atomically
 from rlaif_ray.serve.predictor import Predictor
 from rlaif_ray.splits import Fold, walk_forward
 
@@ -63,7 +63,9 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
             artefacts.keep(run, fold, cube, dataset, stages[fold.name], models=MODELS, fill=terms.fill, max_weight=terms.max_weight)
         result = _result(run, cube, dataset, ingested, folds, opinions, stages)
         run.write_result(result)
-        render(result, run.path / "report.html")
+        trials = _record_trials(run, cube, dataset, folds)
+        write_atomically(run.path / "verdict.json", canonical_json({"edge": result["edges"][ActorPolicy.name], "trials": trials}))
+        render(result, run.path / "report.html", trials=trials)
     return run, result
 
 
@@ -221,12 +223,8 @@ def _on_table(spoken: list[Opinion | Abstention], cube: Cube, rows: slice) -> li
 def _result(
     run: Run, cube: Cube, dataset: Dataset, ingested: dict[str, Any], folds: list[Fold], opinions: Path, stages: dict[str, dict[str, Path]]
 ) -> dict[str, Any]:  # fmt: skip
-    """Everything that the report shows, and a trial in the ledger for each test block."""
+    """Everything that the report shows, but for the trials: how often others tried does not follow from this run."""
     config, tested = run.config, [f for f in folds if f.last.role == "test"]
-    ledger = TrialLedger(config.lake.uri)
-    for fold in tested:
-        span = f"{cube.times[fold.last.rows.start]}/{cube.times[fold.last.rows.stop]}"
-        ledger.record(config.hash, dataset.data_version, span)
     walked = [{p.stem: read_episode(p) for p in sorted(stages[f.name]["backtest"].glob("*.npz"))} for f in tested]
     figures = results.policy_results(
         {name: [fold[name] for fold in walked] for name in walked[0]}, held_by=ActorPolicy.name, bars_per_year=cube.bars_per_year,
@@ -252,9 +250,19 @@ def _result(
         "analysts": desk,
         "decision": Predictor.load(run.path).predict(cube.symbols).model_dump(mode="json"),
         "notes": results.notes(
-            cube, fill=terms.fill, analysts=desk, max_weight=terms.max_weight, trained_until=str(trained) if trained else None
+            cube, source=config.data.type, fill=terms.fill, analysts=desk, max_weight=terms.max_weight,
+            trained_until=str(trained) if trained else None,
         ),
     }  # fmt: skip
+
+
+def _record_trials(run: Run, cube: Cube, dataset: Dataset, folds: list[Fold]) -> int:
+    """One record in the ledger for each test block; returns how many there are on this data."""
+    ledger = TrialLedger(run.config.lake.uri)
+    for fold in (f for f in folds if f.last.role == "test"):
+        block = f"{cube.times[fold.last.rows.start]}/{cube.times[fold.last.rows.stop]}"
+        ledger.record(run.config.hash, dataset.data_version, block)
+    return ledger.count(dataset.data_version)
 
 
 def _spoken(opinions: Path, cube: Cube, config: Config) -> tuple[list[Opinion | Abstention], OpinionTable]:

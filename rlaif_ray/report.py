@@ -30,12 +30,19 @@ QUALITY_WORDS = {
 }  # fmt: skip
 
 
-def render(result: Mapping[str, Any], path: Path) -> Path:
-    """Write the page; opens from disk, light and dark, wide and narrow."""
+def render(result: Mapping[str, Any], path: Path, *, trials: int) -> Path:
+    """Write the page; opens from disk, light and dark, wide and narrow.
+
+    `trials` : distinct (config, test block) pairs that were ever tried on this data, this run's among them.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("rlaif_ray") / "report.html.j2").read_text(encoding="utf-8"))
-    path.write_text(template.render(_context(result)), encoding="utf-8")
+    path.write_text(template.render(_context(result), trials=_tried(trials)), encoding="utf-8")
     return path
+
+
+def _tried(trials: int) -> str:
+    return f"Tried on this data so far: {trials} pairs of a configuration and a test block. No interval here is corrected for that."
 
 
 def summary_text(result: Mapping[str, Any]) -> str:

@@ -137,13 +137,19 @@ def desk_result(
     return {author: {**record, "reason": reasons.get(author)} for author, record in records.items()}
 
 
-def notes(cube: Cube, *, fill: str, analysts: Mapping[str, Mapping[str, Any]], max_weight: float, trained_until: str | None) -> list[str]:
+def notes(
+    cube: Cube, *, source: str, fill: str, analysts: Mapping[str, Mapping[str, Any]], max_weight: float, trained_until: str | None
+) -> list[str]:
     """What a reader must know before believing any number, one sentence each."""
     said = []
     if cube.price_kind == "vendor_adjusted":
         said.append("Prices were adjusted by their vendor after the fact: not point in time; their levels are not what could be traded.")
     if cube.price_kind == "split_adjusted":
         said.append("Prices were adjusted for splits by their source; dividends are paid in the simulator where the source lists them.")
+    if source != "synthetic":
+        said.append(
+            "The names are those that the source was given: if they were chosen with hindsight, every policy here is flattered alike."
+        )
     if fill == "next_close":
         said.append("The source has no opens: decisions fill at the next close.")
     if max_weight < 1.0 / len(cube.symbols):

@@ -1,0 +1,112 @@
+"""The whole job: what it leaves, that it says the same twice, that a kill costs nothing, that mistakes leave nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif_ray.config import load_config
+from rlaif_ray.pipeline import run_pipeline
+from rlaif_ray.runs import TrialLedger
+from tests.tiny import arguments, knobs
+
+QUICK = {"forecast__models": "[naive, ewma_volatility]", "rl__updates": "10", "data__n_symbols": "4"}  # no trainer to start
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "result.json").read_text())
+
+
+def test_a_run_leaves_a_result_a_report_and_models_to_serve(tiny_run: Path) -> None:
+    result = result_of(tiny_run)
+    assert set(result["policies"]) == {"sac", "buy_and_hold", "equal_weight", "momentum_12_1", "inverse_volatility"}
+    assert set(result["forecasts"]) == {"naive", "drift", "ewma_volatility", "ttm"}
+    assert set(result["analysts"]) == {"fundamental", "sentiment", "technical", "risk", "manager"}
+    assert result["edges"]["equal_weight"] == {"value": 0.0, "low": 0.0, "high": 0.0, "claim": False}
+    page = (tiny_run / "report.html").read_text()
+    assert "<svg" in page and "http" not in page.replace("http-equiv", "")
+    manifests = [json.loads(m.read_text()) for m in sorted((tiny_run / "artefacts").glob("*/manifest.json"))]
+    assert [m["fold"] for m in manifests] == ["0", "live"]
+    assert manifests[1]["serves_from"][:10] == result["data"]["last"]
+
+
+def test_test_blocks_come_after_everything_that_was_learnt(tiny_run: Path) -> None:
+    for fold in result_of(tiny_run)["folds"]:
+        assert fold["train"][1] < fold["validation"][0] <= fold["validation"][1] < fold["test"][0]
+
+
+def test_each_distinct_try_is_one_trial(tiny_run: Path) -> None:
+    assert TrialLedger(str(tiny_run.parent / "lake")).count() == 1
+
+
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(ray_session: None, tmp_path: Path) -> None:
+    def run(name: str, **more: str) -> bytes:
+        config = load_config("smoke", None, knobs(tmp_path / f"lake-{name}", **QUICK, **more))
+        return (run_pipeline(config, str(tmp_path / name))[0].path / "result.json").read_bytes()
+
+    first = run("a")
+    assert run("b") == first
+    assert run("c", seed="1") != first
+
+
+def start(log: Path, *words: str) -> subprocess.Popen[bytes]:
+    with log.open("ab") as out:
+        return subprocess.Popen([sys.executable, "-m", "rlaif_ray.cli", "pipeline", *words], stdout=out, stderr=out, start_new_session=True)
+
+
+def finish(process: subprocess.Popen[bytes], log: Path) -> None:
+    assert process.wait(timeout=400) == 0, log.read_text()[-2000:]
+
+
+def committed(run: Path) -> int:
+    log = run / "events.jsonl"
+    return sum(json.loads(line)["event"] == "stage_committed" for line in log.read_text().splitlines()) if log.exists() else 0
+
+
+def kill_when(process: subprocess.Popen[bytes], log: Path, reached: Callable[[], bool]) -> None:
+    """SIGKILL to the driver alone, as the kernel would: its Ray dies by noticing."""
+    while not reached():
+        assert process.poll() is None, log.read_text()[-2000:]
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_run_killed_at_three_places_resumes_to_the_same_result(tmp_path: Path) -> None:
+    """After the first stage, in the middle of the folds, and near the end."""
+    whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
+    words = arguments(tmp_path / "lake", **QUICK)
+    finish(start(log, *words, "--run-dir", str(whole)), log)
+    process = start(log, *words, "--run-dir", str(broken))
+    for stages in (1, 4, 8):
+        kill_when(process, log, lambda stages=stages: committed(broken) >= stages)
+        assert not (broken / "result.json").exists()
+        process = start(log, "--resume", str(broken))
+    finish(process, log)
+    assert (broken / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("knob", "says"),
+    [
+        ({"data__n_bars": "330"}, "bars"),
+        ({"forecast__ttm__context": "400"}, "context"),
+        ({"rl__features": "[ret_5, rsi_41]"}, "rsi_41"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_leaves_no_run(ray_session: None, tmp_path: Path, knob: dict[str, str], says: str) -> None:
+    from rlaif_ray.errors import ConfigError, DataError
+
+    with pytest.raises((ConfigError, DataError), match=says) as raised:
+        run_pipeline(load_config("smoke", None, knobs(tmp_path / "lake", **knob)), str(tmp_path / "run"))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run" / "result.json").exists()
