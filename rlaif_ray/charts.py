@@ -35,8 +35,7 @@ def time_lines(times: Sequence[str], series: Sequence[Series], *, log: bool = Fa
         return TOP + (high - scaled) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [_y_axis(low, high, log=log, percent=percent)]
-    for i in np.unique(np.linspace(0, len(times) - 1, num=min(6, len(times))).astype(int)):
-        parts.append(f'<text x="{x[i]:.1f}" y="{HEIGHT - 8}" class="tick" text-anchor="middle">{escape(times[int(i)][:7])}</text>')
+    parts.append(_x_axis(times, x))
     for s in series:
         parts.append(f'<path class="line {s.css}" d="{_path(x, to_y(s.y))}"><title>{escape(s.label)}</title></path>')
     return _svg(parts, title)
@@ -97,8 +96,7 @@ def stacked(times: Sequence[str], layers: Sequence[Series], *, title: str) -> st
         outline = "L".join(f"{a:.1f},{b:.1f}" for a, b in [*zip(x, upper, strict=True), *zip(x[::-1], lower[::-1], strict=True)])
         parts.append(f'<path class="area {s.css}" d="M{outline}Z"><title>{escape(s.label)}</title></path>')
         base = top
-    for i in np.unique(np.linspace(0, len(times) - 1, num=min(6, len(times))).astype(int)):
-        parts.append(f'<text x="{x[i]:.1f}" y="{HEIGHT - 8}" class="tick" text-anchor="middle">{escape(times[int(i)][:7])}</text>')
+    parts.append(_x_axis(times, x))
     return _svg(parts, title)
 
 
@@ -134,6 +132,16 @@ def _y_axis(low: float, high: float, *, log: bool, percent: bool) -> str:
         parts.append(f'<path class="grid" d="M{LEFT},{y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" class="tick" text-anchor="end">{text}</text>')
     return "".join(parts)
+
+
+def _x_axis(times: Sequence[str], x: np.ndarray) -> str:
+    """Six months; the last is written to the left of its place, so that it stays on the page."""
+    shown = np.unique(np.linspace(0, len(times) - 1, num=min(6, len(times))).astype(int)).tolist()
+    anchors = ["middle"] * (len(shown) - 1) + ["end"]
+    return "".join(
+        f'<text x="{x[i]:.1f}" y="{HEIGHT - 8}" class="tick" text-anchor="{anchor}">{escape(times[i][:7])}</text>'
+        for i, anchor in zip(shown, anchors, strict=True)
+    )
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:
