@@ -83,6 +83,7 @@ def environment(track: Track, section: RL, *, max_weight: float, seed: int) -> P
 
 def _member(train: list[Any], validation: list[Any], section: RL, max_weight: float, seed: int, num_gpus: float) -> dict[str, Any]:
     """One seeded policy: its curve, and the actor that did best on validation (of equals the later)."""
+    # here, not above: RLlib takes seconds to import, and only the workers need it
     from ray.rllib.core import DEFAULT_MODULE_ID
 
     from rlaif_ray.rl.sac import configure

@@ -133,7 +133,8 @@ def configure(
     # Ray keeps registered environments by name for all workers of a job: members that train side by side need names of their own
     name = f"portfolio-{uuid.uuid4().hex}"
     register_env(name, make_env)
-    config.environment(env=name, disable_env_checking=True)
+    # the environment's actions are the module's own: nothing to stretch or clip, path by path, on the way
+    config.environment(env=name, disable_env_checking=True, normalize_actions=False, clip_actions=False)
     config.env_runners(
         num_env_runners=0, num_envs_per_env_runner=paths, gym_env_vectorize_mode="vector_entry_point", rollout_fragment_length=FRAGMENT
     )
