@@ -21,6 +21,7 @@ from starlette.middleware import Middleware
 
 from rlaif_ray import ray_runtime
 from rlaif_ray.errors import ConfigError, DataError
+from rlaif_ray.runs import Run
 from rlaif_ray.serve import refusals
 from rlaif_ray.serve.predictor import Predictor
 from rlaif_ray.serve.schemas import Health, Prediction, PredictRequest
@@ -63,7 +64,8 @@ class AppArgs(BaseModel):
 
 
 def build_app(args: AppArgs) -> serve.Application:
-    return PredictorApp.bind(run=str(Path(args.run).resolve()))
+    run = Run.open(Path(args.run).resolve())  # what is no run fails here, at once, and not on a replica that is tried again
+    return PredictorApp.bind(run=str(run.path))
 
 
 def serve_run(run: str, *, host: str = "127.0.0.1", port: int = 8000, ready: Callable[[str], None]) -> None:
