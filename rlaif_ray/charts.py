@@ -136,7 +136,7 @@ def _y_axis(low: float, high: float, *, log: bool, percent: bool) -> str:
 
 def _x_axis(times: Sequence[str], x: np.ndarray) -> str:
     """Six months; the last is written to the left of its place, so that it stays on the page."""
-    shown = np.unique(np.linspace(0, len(times) - 1, num=min(6, len(times))).astype(int)).tolist()
+    shown = sorted({int(i) for i in np.linspace(0, len(times) - 1, num=min(6, len(times)))})
     anchors = ["middle"] * (len(shown) - 1) + ["end"]
     return "".join(
         f'<text x="{x[i]:.1f}" y="{HEIGHT - 8}" class="tick" text-anchor="{anchor}">{escape(times[i][:7])}</text>'

@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import ValidationError
+
 from rlaif_ray.config import Config
 from rlaif_ray.core import canonical_json, content_hash
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
@@ -144,7 +146,11 @@ class Run:
         if not file.is_file():
             raise MissingDataError(f"{path} is not a run: it has no config.json; give the directory that a run printed as its last line")
         saved = json.loads(file.read_text())
-        return cls(path, Config.model_validate(saved["config"]), saved["verb"])
+        try:
+            return cls(path, Config.model_validate(saved["config"]), saved["verb"])
+        except ValidationError as error:
+            knob = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise ConfigError(f"{file} was written by other code: knob {knob} is not one of ours; use the version that made it") from None
 
     @classmethod
     def resume(cls, path: str | Path) -> Run:

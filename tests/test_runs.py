@@ -169,3 +169,12 @@ def test_the_same_trial_counts_once(tmp_path):
     assert (ledger.count(), ledger.count("data-1"), ledger.count("data-3")) == (3, 2, 0)
     assert {t["config_hash"] for t in ledger.records("data-1")} == {"config-1", "config-2"}
     assert not [p for p in os.listdir(ledger.folder) if p.endswith(".partial")]
+
+
+def test_a_run_of_other_code_is_one_clear_line(tmp_path: Path) -> None:
+    run = Run.create("pipeline", Config(), tmp_path / "run")
+    run.close()
+    file = run.path / "config.json"
+    file.write_text(file.read_text().replace('"kappa"', '"copper"'))
+    with pytest.raises(ConfigError, match=r"rl\.copper"):
+        Run.open(run.path)
