@@ -59,6 +59,8 @@ def attach(*, num_cpus: int | None = None, object_store_bytes: int | None = None
             ray.init(address="auto", runtime_env=runtime_env, logging_level=logging.WARNING, log_to_driver=False)
         else:
             # "local", not the default: that would join whatever cluster someone else has running on this machine.
+            # Folds, actors and trainers are many processes that mostly wait; on two cores Ray would warn of them on the terminal.
+            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "4")
             ray.init(
                 address="local", num_cpus=num_cpus, object_store_memory=object_store_bytes, include_dashboard=dashboard,
                 runtime_env=runtime_env, logging_level=logging.WARNING, log_to_driver=False,
