@@ -12,7 +12,6 @@ import polars as pl
 from rlaif_ray.core import CLOSE, PRICE_COLUMNS, VOLUME, Cube, Panel
 from rlaif_ray.errors import DataError, SchemaError
 
-Frame = pl.DataFrame | pl.LazyFrame
 PriceKind = Literal["raw", "split_adjusted", "vendor_adjusted"]
 _EVENTS = ("dividend", "split", "tradable", "delisted")
 
@@ -74,7 +73,8 @@ def build_cube(
         prices[:, :, column] = np.where(carried & np.isfinite(prices[:, :, column]), prices[:, :, CLOSE], prices[:, :, column])
     prices[:, :, VOLUME][carried & np.isfinite(prices[:, :, VOLUME])] = 0.0
     events = _scatter(frame.select(pl.col("split", "dividend", "tradable").cast(pl.Float64)), t, a, shape, np.float64)
-    splits, dividends = _events_when_shown(np.nan_to_num(events[..., 0], nan=1.0), np.nan_to_num(events[..., 1]), shown)
+    # The row on which a symbol is gone settles what was due.
+    splits, dividends = _events_when_shown(np.nan_to_num(events[..., 0], nan=1.0), np.nan_to_num(events[..., 1]), shown | delisted)
     names, columns = _feature_columns(features, facts or {}, times, known_at, symbols, delisted)
     return Cube(
         times, known_at, symbols, prices, columns, names, shown & (events[..., 2] == 1.0), splits, dividends, delisted,
@@ -127,7 +127,7 @@ def _fact_as_of(table: Panel, score: str, known_at: np.ndarray, symbols: tuple[s
 
 
 def _events_when_shown(splits: np.ndarray, dividends: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Move events off the rows that are not shown to the next row that is; shares keep their worth in between.
+    """Move events off the rows that are not shown to the next row that is (T,A); shares keep their worth in between.
 
     A dividend is a share as traded on its own row, so a split that is passed on with it divides it.
     """

@@ -93,6 +93,18 @@ def test_events_pass_over_several_hidden_rows() -> None:
     assert cube.dividends[:, 1].tolist() == [0, 0, 0, 1.25]
 
 
+def test_a_dividend_on_a_hidden_row_before_the_delisting_is_still_paid() -> None:
+    """Who holds at the delisting gets what is left and what was due: the row on which a symbol goes is the last to pay on."""
+    b = daily(
+        "B", [8.0, 8.0, 8.0], dividend=[0.0, 1.0, 0.0], delisted=[False, False, True], tradable=[True, True, False]
+    ).with_columns(
+        pl.when(pl.col("dividend") > 0).then(dt.datetime(2021, 1, 1, tzinfo=dt.UTC)).otherwise("known_at").alias("known_at")
+    )  # fmt: skip
+    cube = cube_of(daily("A", [1.0, 2.0, 3.0, 4.0]), b)
+    assert cube.delisted[:, 1].tolist() == [False, False, True, True]
+    assert cube.dividends[:, 1].tolist() == [0, 0, 1, 0]
+
+
 def test_close_only_bars_have_no_open_and_no_volume() -> None:
     bare = daily("A", [1.0, 2.0]).with_columns(pl.lit(None, pl.Float64).alias(c) for c in ("open", "high", "low", "volume"))
     cube = cube_of(bare, bare.with_columns(symbol=pl.lit("B")))
