@@ -111,7 +111,8 @@ def _stamps(table: pl.DataFrame, path: Path) -> pl.Series:
         return column if column.dtype == pl.Date else column.cast(pl.Datetime("us", getattr(column.dtype, "time_zone", None)))
     text = column.cast(pl.String).str.strip_chars()
     if text.str.contains(r"^\d{9,}$").all():
-        return _epochs(text.cast(pl.Int64))
+        written = _written_out(text)
+        return _epochs(text.cast(pl.Int64)) if written is None else written
     parsed = _parse(text)
     _refuse_cells(table, column, parsed.is_null(), "the time is", "a date or time such as 2020-01-31 or 2020-01-31 16:00:00", path)
     return parsed
@@ -131,6 +132,15 @@ def _parse(text: pl.Series) -> pl.Series:
             if parsed.null_count() < best.null_count():
                 best = parsed.alias("stamp")
     return best
+
+
+def _written_out(text: pl.Series) -> pl.Series | None:
+    """Stamps such as 202001311600 or 20200131160000, where all of them read as one; as epochs they would lie in 1976 or 2610."""
+    for length, form in ((12, "%Y%m%d%H%M"), (14, "%Y%m%d%H%M%S")):
+        if (text.str.len_chars() == length).all() and text.str.contains("^(19|20)").all():
+            parsed = text.str.strptime(pl.Datetime("us"), form, strict=False)
+            return parsed.alias("stamp") if not parsed.null_count() else None
+    return None
 
 
 def _epochs(numbers: pl.Series) -> pl.Series:

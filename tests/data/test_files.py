@@ -205,6 +205,15 @@ def test_a_line_of_too_many_cells_and_a_torn_file(tmp_path: Path) -> None:
         FileSource(str(tmp_path), kind="parquet").symbols()
 
 
+def test_digits_are_a_date_written_out_or_seconds_since_1970(tmp_path: Path) -> None:
+    """As milliseconds since 1970 the first would be a second of 1976."""
+    for first, second in (("202001311600", "202001311615"), ("20200131160000", "20200131161500"), ("1580486400", "1580487300")):
+        stamps = read_table(write(tmp_path / "A.csv", "timestamp,close", f"{first},1", f"{second},2"))["stamp"]
+        assert [t.replace(tzinfo=None) for t in stamps] == [dt.datetime(2020, 1, 31, 16), dt.datetime(2020, 1, 31, 16, 15)]
+    # All of 14 September 2001 to the millisecond: epochs of 12 digits do exist.
+    assert read_table(write(tmp_path / "B.csv", "timestamp,close", "999999999000,1"))["stamp"][0].year == 2001
+
+
 def test_no_price_or_time_column() -> None:
     with pytest.raises(SchemaError, match=r"A.csv has no price column among \['Date', 'Volume'\]; expected one of close"):
         recognise(["Date", "Volume"], "A.csv")
