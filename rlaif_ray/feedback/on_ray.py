@@ -116,19 +116,20 @@ def _verdicts_in(rows: slice, cube: Cube, context: np.ndarray, opinions: Opinion
 def _against_equal(
     rows: slice, cube: Cube, context: np.ndarray, opinions: OpinionTable, judge: Judge, cost_per_side: float, resamples: int, seed: int
 ) -> dict[str, Any]:  # fmt: skip
-    """The manager and its equal-weights twin over the opinions that opened in `rows`: weights, records and their difference."""
-    opened = np.searchsorted(cube.known_at, opinions.as_of)
-    inside = (opened >= rows.start) & (opened < rows.stop)
-    p_up, when = opinions.p_up[inside], context[inside]
-    weights = judge.weights(when, p_up)
-    both = np.stack([pool(p_up, weights), pool(p_up, np.isfinite(p_up).astype(np.float64))], axis=-1)
-    table = OpinionTable(opinions.as_of[inside], opinions.symbols, (MANAGER, EQUAL), both, opinions.horizon_bars)
+    """The manager and its equal-weights twin over the opinions that opened in `rows`: weights, records and their difference.
+
+    Both are closed with all opinions before `rows` too, for these make the climatology that the analysts are judged by.
+    """
+    weights = judge.weights(context, opinions.p_up)
+    both = np.stack([pool(opinions.p_up, weights), pool(opinions.p_up, np.isfinite(opinions.p_up).astype(np.float64))], axis=-1)
+    table = OpinionTable(opinions.as_of, opinions.symbols, (MANAGER, EQUAL), both, opinions.horizon_bars)
     outcomes = close(table, cube, cost_per_side=cost_per_side)
-    gain = (outcomes.score[..., 0] - outcomes.score[..., 1]).reshape(-1)
-    groups = np.repeat(clusters_of(outcomes.opened_row, opinions.horizon_bars), len(opinions.symbols))
+    inside = (outcomes.opened_row >= rows.start) & (outcomes.opened_row < rows.stop)
+    gain = (outcomes.score[inside, :, 0] - outcomes.score[inside, :, 1]).reshape(-1)
+    groups = np.repeat(clusters_of(outcomes.opened_row[inside], opinions.horizon_bars), len(opinions.symbols))
     spread = {}
     for k, author in enumerate(opinions.authors):
-        given = weights[..., k][np.isfinite(p_up[..., k])]
+        given = weights[inside, :, k][np.isfinite(opinions.p_up[inside, :, k])]
         names = ("low", "median", "high")
         spread[author] = dict(zip(names, np.quantile(given, [0.05, 0.5, 0.95]).tolist(), strict=True)) if len(given) else None
     return {

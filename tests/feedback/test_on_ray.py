@@ -88,6 +88,16 @@ def test_where_no_outcome_has_closed_weights_are_equal_and_it_is_said(market, tm
     assert load_judge(tmp_path).kind == "equal_weights" and np.isfinite(manager.p_up).any()
 
 
+def test_the_manager_is_judged_against_the_climatology_that_the_analysts_are(market, tmp_path) -> None:
+    """A desk of one has a manager who says what the analyst says: the same opinions on the same rows, so the same record."""
+    cube, opinions = market
+    alone = OpinionTable(opinions.as_of, opinions.symbols, opinions.authors[2:3], opinions.p_up[..., 2:3], opinions.horizon_bars)
+    _, record = judge_windows(cube, folds_of(cube)[0], alone, SECTION, 0, tmp_path, cost_per_side=0.0003, resamples=100)
+    (analyst,) = record["analysts"].values()
+    assert record["manager"]["manager"]["score"]["value"] == pytest.approx(analyst["score"]["value"], abs=1e-12)
+    assert record["manager"]["manager"]["n_opinions"] == analyst["n_opinions"] > 0
+
+
 def test_with_the_live_fold_nothing_has_closed_and_nothing_breaks(market, tmp_path) -> None:
     cube, opinions = market
     live = folds_of(cube)[-1]
