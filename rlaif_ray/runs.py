@@ -18,13 +18,15 @@ import socket
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pyarrow.fs import FileSelector, FileSystem, FileType
 from pydantic import ValidationError
 
 from rlaif_ray.config import Config
@@ -58,7 +60,7 @@ def code_version() -> str:
 def write_atomically(path: Path, text: str) -> None:
     """The old file or the new one, never half of it."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -113,12 +115,12 @@ class Run:
     """A run directory. One process writes it at a time; anyone may read.
 
     As a context manager it writes timing.json and lets go at the end; where the user's mistake (bad knob, bad data)
-    stopped it before any stage was committed, it removes the directory instead: nothing half-written is left.
+    stopped a new run before it was settled, it removes the directory instead: nothing half-written is left.
     """
 
     def __init__(self, path: Path, config: Config, verb: str) -> None:
         self.path, self.config, self.verb = path, config, verb
-        self._created = False
+        self._provisional = False
         self._release: Callable[[], object] = lambda: None
 
     @classmethod
@@ -133,7 +135,7 @@ class Run:
             raise ConfigError(f"--run-dir {path}: {error.strerror}; expected a folder that can be written") from None
         run = cls(path, config, verb)
         run._lock()
-        run._created = True
+        run._provisional = True
         write_atomically(path / "config.json", canonical_json({"verb": verb, "config": config.model_dump(mode="json")}))
         run.event("created", code_version=code_version())
         return run
@@ -145,17 +147,19 @@ class Run:
         file = path / "config.json"
         if not file.is_file():
             raise MissingDataError(f"{path} is not a run: it has no config.json; give the directory that a run printed as its last line")
-        saved = json.loads(file.read_text())
         try:
+            saved = json.loads(file.read_text(encoding="utf-8"))
             return cls(path, Config.model_validate(saved["config"]), saved["verb"])
         except ValidationError as error:
             knob = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise ConfigError(f"{file} was written by other code: knob {knob} is not one of ours; use the version that made it") from None
+        except (ValueError, KeyError, TypeError):
+            raise MissingDataError(f"{path} is not a run: its config.json is not ours; give the directory that a run printed") from None
 
     @classmethod
     def resume(cls, path: str | Path) -> Run:
         """An existing run, to go on with: committed stages stay, what a killed process left half-written goes."""
-        run = cls.open(path)
+        run = cls.open(Path(path).resolve())  # a link such as runs/latest may soon mean another run
         run._lock()
         for partial in run.path.rglob(".*.partial"):
             if partial.is_dir():
@@ -169,12 +173,16 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, (ConfigError, DataError)) and self._created and not (self.path / "stages").is_dir():
+        if isinstance(error, (ConfigError, DataError)) and self._provisional:
             shutil.rmtree(self.path)
         else:
             self.event("ended" if error is None else "failed", error=None if error is None else type(error).__name__)
             write_atomically(self.path / "timing.json", canonical_json(self.timing()))
         self.close()
+
+    def settle(self) -> None:
+        """The config fits the data: from now on a mistake leaves what was done. Before, resuming could not mend it."""
+        self._provisional = False
 
     def close(self) -> None:
         """Let another process write."""
@@ -205,8 +213,8 @@ class Run:
 
     def timing(self) -> dict[str, float]:
         """Wall seconds of each stage that was measured, from the events; where a stage ran twice, the last time stands."""
-        events = map(json.loads, (self.path / "events.jsonl").read_text().splitlines())
-        return {e["stage"]: e["seconds"] for e in events if e["event"] == "stage_committed" and e["seconds"] is not None}
+        done = committed((self.path / "events.jsonl").read_text().splitlines())
+        return {e["stage"]: e["seconds"] for e in done if e["seconds"] is not None}
 
     def write_result(self, result: dict[str, Any]) -> Path:
         """result.json: the caller puts in only what follows from config, data content and seed.
@@ -215,9 +223,10 @@ class Run:
         """
         file = self.path / "result.json"
         write_atomically(file, canonical_json(result))
-        if self.path.parent == RUNS:
+        folder = self.path.resolve()
+        if folder.parent == RUNS.resolve():
             link = RUNS / f".{uuid.uuid4().hex}.partial"
-            link.symlink_to(self.path.name)
+            link.symlink_to(folder.name)
             os.replace(link, RUNS / "latest")
         return file
 
@@ -231,35 +240,46 @@ class Run:
 class TrialLedger:
     """What was tried on which data, beside the lake and shared by all runs. The same try again is no new trial.
 
-    A record's key is the hash of (config, data, test block); its file appears whole or not at all, by the first who
-    writes it. `uri` is a folder that all drivers see.
+    A record's key is the hash of (config, data, test block), and its content follows from the key: whoever writes it last
+    writes the same. `lake_uri` is a folder that all drivers see, or a URI of an object store, as the lake's.
     """
 
     def __init__(self, lake_uri: str) -> None:
-        self.folder = Path(lake_uri) / "trials"
+        uri = lake_uri if "://" in lake_uri else str(Path(lake_uri).expanduser().absolute())
+        self._files, root = FileSystem.from_uri(uri)
+        self._folder = f"{root}/trials"
 
     def record(self, config_hash: str, data_version: str, test_block: str) -> bool:
         """Put the trial if it is absent; True if it was."""
         trial = {"config_hash": config_hash, "data_version": data_version, "test_block": test_block}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        final = self.folder / f"{content_hash(trial)}.json"
-        partial = self.folder / f".{uuid.uuid4().hex}.partial"
-        partial.write_text(canonical_json(trial))
-        try:
-            os.link(partial, final)
-        except FileExistsError:
+        final = f"{self._folder}/{content_hash(trial)}.json"
+        if self._files.get_file_info(final).type == FileType.File:
             return False
-        finally:
-            partial.unlink()
+        self._files.create_dir(self._folder, recursive=True)
+        partial = f"{self._folder}/.{uuid.uuid4().hex}.partial"
+        with self._files.open_output_stream(partial) as out:
+            out.write(canonical_json(trial).encode())
+        self._files.move(partial, final)
         return True
 
     def records(self, data_version: str | None = None) -> list[dict[str, str]]:
         """All trials, or those on one version of the data, in the order of their keys."""
-        trials = [json.loads(file.read_text()) for file in sorted(self.folder.glob("*.json"))]
+        found = self._files.get_file_info(FileSelector(self._folder, allow_not_found=True))
+        files = sorted(f.path for f in found if f.extension == "json")
+        trials = [json.loads(self._files.open_input_stream(file).read()) for file in files]
         return [t for t in trials if data_version is None or t["data_version"] == data_version]
 
     def count(self, data_version: str | None = None) -> int:
         return len(self.records(data_version))
+
+
+def committed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The stages that lines of events.jsonl say were committed. A torn line is passed over: events are news, not state."""
+    for line in lines:
+        with suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and event.get("event") == "stage_committed":
+                yield event
 
 
 def _fresh(verb: str) -> Path:

@@ -101,17 +101,34 @@ def test_one_writer_at_a_time(tmp_path):
     Run.resume(run.path).close()
 
 
-def test_the_users_mistake_leaves_nothing_but_a_failure_leaves_its_stages(tmp_path):
-    with pytest.raises(DataError), Run.create("pipeline", Config(), tmp_path / "bad-data"):
+def test_the_users_mistake_leaves_nothing_until_the_run_is_settled(tmp_path):
+    """Found before the first stage, inside it or after it: a config that does not fit its data can never be resumed."""
+
+    def refuse_the_data(folder: Path) -> None:
+        write_one(folder)
+        raise DataError("a negative price")
+
+    with pytest.raises(DataError), Run.create("pipeline", Config(), tmp_path / "before"):
         raise DataError("no rows")
-    assert not (tmp_path / "bad-data").exists()
+    with pytest.raises(DataError), Run.create("pipeline", Config(), tmp_path / "inside") as run:
+        run.stage("ingest").get_or(refuse_the_data)
+    with pytest.raises(ConfigError), Run.create("pipeline", Config(), tmp_path / "after") as run:
+        run.stage("ingest").get_or(write_one)
+        raise ConfigError("an unknown feature")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_or_a_late_mistake_leaves_what_was_done(tmp_path):
+    with pytest.raises(ArithmeticError), Run.create("pipeline", Config(), tmp_path / "failed") as run:
+        run.stage("data").get_or(write_one)
+        raise ArithmeticError
     with pytest.raises(DataError), Run.create("pipeline", Config(), tmp_path / "late") as run:
         run.stage("data").get_or(write_one)
-        raise DataError("a later stage found a bad row")
-    assert (tmp_path / "late" / "stages" / "data").is_dir()
+        run.settle()
+        raise DataError("a fold found a bad row")
     with pytest.raises(DataError), Run.resume(tmp_path / "late"):
         raise DataError("still bad")
-    assert (tmp_path / "late" / "stages" / "data").is_dir()
+    assert all((tmp_path / name / "stages" / "data").is_dir() for name in ("failed", "late"))
 
 
 def test_a_run_directory_in_use_or_without_a_run_is_the_users_mistake(tmp_path):
@@ -119,6 +136,9 @@ def test_a_run_directory_in_use_or_without_a_run_is_the_users_mistake(tmp_path):
     (tmp_path / "used" / "notes.txt").touch()
     with pytest.raises(ConfigError, match="not empty"):
         Run.create("pipeline", Config(), tmp_path / "used")
+    with pytest.raises(MissingDataError, match="is not a run"):
+        Run.open(tmp_path / "used")
+    (tmp_path / "used" / "config.json").write_text('{"model_type": "someone else\'s"}')
     with pytest.raises(MissingDataError, match="is not a run"):
         Run.open(tmp_path / "used")
     (tmp_path / "file").touch()
@@ -135,6 +155,27 @@ def test_default_directories_are_new(tmp_path, monkeypatch):
     first.write_result({"n": 1})
     second.write_result({"n": 2})
     assert Run.open("runs/latest").read_result() == {"n": 2}
+
+
+def test_resuming_by_the_link_to_the_latest_run_keeps_the_link(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = Run.create("pipeline", Config())
+    first.write_result({"n": 1})
+    first.close()
+    with Run.resume("runs/latest") as again:
+        again.write_result({"n": 2})
+    assert os.readlink("runs/latest") == first.path.name
+    assert Run.open("runs/latest").read_result() == {"n": 2}
+
+
+def test_a_torn_event_line_does_not_hide_the_others(tmp_path):
+    """Appends from several nodes may tear on a network file system; what happened is news, never a reason to fail."""
+    run = Run.create("pipeline", Config(), tmp_path / "run")
+    run.stage("data").commit(run.stage("data").begin(), seconds=1.0)
+    with (run.path / "events.jsonl").open("a") as log:
+        log.write('{"event": "stage_comm\n[1]\n')
+    run.stage("features").commit(run.stage("features").begin(), seconds=2.0)
+    assert run.timing() == {"data": 1.0, "features": 2.0}
 
 
 def test_result_says_only_what_it_is_given(tmp_path):
@@ -168,7 +209,14 @@ def test_the_same_trial_counts_once(tmp_path):
     assert ledger.record("config-1", "data-2", "2010..2012")
     assert (ledger.count(), ledger.count("data-1"), ledger.count("data-3")) == (3, 2, 0)
     assert {t["config_hash"] for t in ledger.records("data-1")} == {"config-1", "config-2"}
-    assert not [p for p in os.listdir(ledger.folder) if p.endswith(".partial")]
+    assert not [p for p in os.listdir(tmp_path / "lake" / "trials") if p.endswith(".partial")]
+
+
+def test_the_ledger_lies_beside_the_lake_wherever_that_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ledgers = [TrialLedger(uri) for uri in ("~/lake", f"file://{tmp_path}/lake", str(tmp_path / "lake"))]
+    assert [ledger.record("config-1", "data-1", "2010..2012") for ledger in ledgers] == [True, False, False]
+    assert [p.name for p in tmp_path.iterdir()] == ["lake"]
 
 
 def test_a_run_of_other_code_is_one_clear_line(tmp_path: Path) -> None:
