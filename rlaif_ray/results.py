@@ -124,13 +124,13 @@ def desk_result(
     analysts : the same in bulk.
     managers : the manager's table of each fold, one row a decision row; its word counts when the desk spoke.
     """
-    moments = np.concatenate([cube.known_at[w.rows] for w in windows])
-    kept = np.isin(analysts.as_of, moments)
-    verdicts = np.concatenate([
-        m.p_up[np.isin(m.as_of, analysts.as_of) & np.isin(m.as_of, cube.known_at[w.rows])] for m, w in zip(managers, windows, strict=True)
-    ])  # fmt: skip
-    p_up = np.concatenate([analysts.p_up[kept], verdicts], axis=-1)
-    table = OpinionTable(analysts.as_of[kept], analysts.symbols, (*analysts.authors, *managers[0].authors), p_up, analysts.horizon_bars)
+    manager = np.full((*analysts.p_up.shape[:2], 1), np.nan)
+    for verdicts, window in zip(managers, windows, strict=True):
+        heard = np.isin(analysts.as_of, cube.known_at[window.rows])
+        manager[heard] = verdicts.p_up[np.isin(verdicts.as_of, analysts.as_of[heard])]
+    # With all that the desk said before the test blocks: its outcomes are the climatology that these are judged against.
+    p_up = np.concatenate([analysts.p_up, manager], axis=-1)
+    table = OpinionTable(analysts.as_of, analysts.symbols, (*analysts.authors, *managers[0].authors), p_up, analysts.horizon_bars)
     rows = slice(windows[0].rows.start, windows[-1].rows.stop)
     records = track_records(close(table, cube, cost_per_side=cost_per_side), p_up, rows, resamples=resamples, seed=seed)
     reasons = {o.author: o.reason for o in reversed(spoken) if isinstance(o, Abstention)}
