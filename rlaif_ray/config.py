@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rlaif_ray.core import content_hash
 from rlaif_ray.errors import ConfigError, did_you_mean
@@ -86,6 +86,12 @@ class Lake(Section):
     """Folder or URI of the Delta tables; the trial ledger lies beside them."""
 
 
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or len(set(names)) < len(names):
+        raise ValueError("at least one name, each once")
+    return names
+
+
 class TTM(Section):
     """Tiny Time Mixer, trained from random weights unless some are given."""
 
@@ -114,6 +120,27 @@ class ForecastSection(Section):
     """Forecasters that run; all are judged in the report."""
     ttm: TTM = TTM()
 
+    @field_validator("horizons")
+    @classmethod
+    def _bars_ahead(cls, horizons: tuple[int, ...]) -> tuple[int, ...]:
+        if not horizons or horizons[0] < 1 or list(horizons) != sorted(set(horizons)):
+            raise ValueError("bars ahead, rising, each 1 or more")
+        return horizons
+
+    @field_validator("levels")
+    @classmethod
+    def _around_the_median(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+        """Every reader asks for the median; TTM needs the rest in pairs."""
+        paired = all(abs(low + high - 1.0) < 1e-9 for low, high in zip(levels, reversed(levels), strict=True))
+        if len(levels) < 3 or 0.5 not in levels or levels[0] <= 0 or not paired or list(levels) != sorted(set(levels)):
+            raise ValueError("three levels or more between 0 and 1, rising, symmetric about 0.5, with 0.5 itself")
+        return levels
+
+    @field_validator("models")
+    @classmethod
+    def _models_once(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(models)
+
 
 class Agents(Section):
     roster: tuple[Literal["fundamental", "sentiment", "technical", "risk"], ...] = ("fundamental", "sentiment", "technical", "risk")
@@ -124,6 +151,11 @@ class Agents(Section):
     """Bars over which an opinion is judged."""
     deadline_s: float = Field(default=120.0, gt=0)
     """An analyst that has not answered a batch by then abstains, visibly."""
+
+    @field_validator("roster")
+    @classmethod
+    def _seats_once(cls, roster: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(roster)
 
 
 class Feedback(Section):
@@ -144,7 +176,7 @@ class Feedback(Section):
 
 
 class RL(Section):
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(64, 64), min_length=1)
     """Width of the shared per-asset actor and critic layers."""
     batch: int = Field(default=128, ge=1)
     """Transitions an update."""
@@ -354,7 +386,7 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         seen = problem["input"].get("type") if isinstance(problem["input"], dict) else problem["input"]
         return f"--{name}.type is {seen!r}; expected one of {', '.join(_SOURCES)}.{did_you_mean(str(seen), _SOURCES)}"
-    return f"--{name} is {problem.get('input')!r}; expected: {problem['msg']}"
+    return f"--{name} is {problem.get('input')!r}; expected: {problem['msg'].removeprefix('Value error, ')}"
 
 
 _SOURCES: dict[str, type[Data]] = {"csv": FileData, "parquet": FileData, "sp500": Sp500Data, "synthetic": SyntheticData}

@@ -50,6 +50,22 @@ def test_a_bad_file_is_one_line(tmp_path, text, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("knob", "value", "says"),
+    [
+        ("forecast.horizons", "[5, 1]", "rising"), ("forecast.horizons", "[]", "rising"), ("forecast.horizons", "[0, 1]", "1 or more"),
+        ("forecast.levels", "[0.2, 0.8]", "symmetric about 0.5"), ("forecast.levels", "[0.1, 0.5, 0.8]", "symmetric about 0.5"),
+        ("forecast.levels", "[0, 0.5, 1]", "between 0 and 1"), ("forecast.levels", "[0.1, 0.5, 0.5, 0.9]", "rising"),
+        ("forecast.models", "[naive, naive]", "each once"), ("forecast.models", "[]", "at least one"),
+        ("agents.roster", "[]", "at least one"), ("rl.hidden", "[]", "at least 1 item"), ("rl.hidden", "[0]", "greater than"),
+    ],
+)  # fmt: skip
+def test_lists_that_no_stage_could_use_are_refused_at_the_door(knob, value, says):
+    with pytest.raises(ConfigError, match=rf"--{knob}.*{says}") as caught:
+        load_config(overrides={knob: value})
+    assert "\n" not in str(caught.value) and "Value error" not in str(caught.value)
+
+
 def test_the_hash_says_what_can_change_a_result():
     base = Config()
     assert base.hash == load_config().hash
