@@ -444,10 +444,6 @@ class MarketView:
         """(A,) bool at row t."""
         return self._cube.tradable[self.t]
 
-    def row_time(self, row: int) -> np.datetime64:
-        self._check(row)
-        return self._cube.times[row]
-
     def prices(self, lookback: int = 1) -> np.ndarray:
         """(L,A,5) raw prices of the last `lookback` rows, fewer at the start of the data."""
         return self._cube.prices[max(0, self.t + 1 - lookback) : self.t + 1]

@@ -170,8 +170,6 @@ def test_a_view_shows_nothing_that_is_known_later():
     assert view.history().id == cube.head(3).id
     with pytest.raises(LookAheadError):
         view.feature("count", 3)
-    with pytest.raises(LookAheadError):
-        view.row_time(3)
     with pytest.raises(LookAheadError, match="known later"):
         MarketView(cube, 2, portfolio(cube), opinions=(opinion(0.6, day=4),))
     early = Forecast(cube.known_at[3], "return", cube.symbols, (1,), (0.5,), np.zeros((2, 1, 1)), "naive")

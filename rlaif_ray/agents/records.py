@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rlaif_ray.core import Abstention, Claim, Opinion, OpinionTable
-from rlaif_ray.errors import DataError
+from rlaif_ray.core import Abstention, Claim, Opinion
 
 SCHEMA = pa.schema([
     ("as_of", pa.timestamp("us")), ("symbol", pa.string()), ("author", pa.string()), ("horizon_bars", pa.int32()),
@@ -54,40 +50,3 @@ def of_arrow(table: pa.Table) -> list[Opinion | Abstention]:
         said = row["p_up"], claims, row["narrative"], row["prompt_hash"], row["max_weight"], json.loads(row["scores"] or "{}")
         out.append(Opinion(*who, *said, row["origin"], row["model"]))
     return out
-
-
-def at(table: pa.Table, as_of: np.datetime64) -> list[Opinion | Abstention]:
-    """What was on the table at a moment: the opinions of the last date at or before it; none before the first."""
-    moments = table["as_of"].to_numpy().astype("datetime64[us]")
-    given = moments[moments <= as_of]
-    return of_arrow(table.filter(pa.array(moments == given.max()))) if len(given) else []
-
-
-def dense(table: pa.Table, symbols: tuple[str, ...], authors: tuple[str, ...]) -> OpinionTable:
-    """The same as `OpinionTable.of(of_arrow(table), ...)`, without making an object of each row."""
-    horizons = table["horizon_bars"].unique().to_pylist()
-    if len(horizons) > 1:
-        raise DataError(f"opinions over {sorted(horizons)} bars do not go into one table; expected one horizon")
-    as_of, t = np.unique(table["as_of"].to_numpy().astype("datetime64[us]"), return_inverse=True)
-    frame = pl.from_arrow(table.select(["symbol", "author", "p_up"]))
-    assert isinstance(frame, pl.DataFrame)
-    a, k = (
-        frame[c].replace_strict({n: i for i, n in enumerate(names)}, default=-1, return_dtype=pl.Int64).to_numpy()
-        for c, names in (("symbol", symbols), ("author", authors))
-    )
-    if (a < 0).any():
-        raise DataError(f"an opinion speaks of {frame['symbol'][int(np.argmax(a < 0))]!r}, which is not among the {len(symbols)} symbols")
-    p_up = np.full((len(as_of), len(symbols), len(authors)), np.nan)
-    known = k >= 0
-    p_up[t[known], a[known], k[known]] = frame["p_up"].fill_null(np.nan).to_numpy()[known]
-    return OpinionTable(as_of, symbols, authors, p_up, horizons[0] if horizons else 0)
-
-
-def write(table: pa.Table, path: Path) -> None:
-    """One Parquet file, zstd."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd")
-
-
-def read(path: Path) -> pa.Table:
-    return pq.read_table(path, schema=SCHEMA)

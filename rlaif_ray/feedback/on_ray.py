@@ -9,15 +9,15 @@ import numpy as np
 import ray
 import torch
 
-from rlaif_ray.agents.debate import MANAGER, pool, verdicts
+from rlaif_ray.agents.debate import MANAGER, pool
 from rlaif_ray.config import Feedback
-from rlaif_ray.core import Abstention, Cube, MarketView, Opinion, OpinionTable
+from rlaif_ray.core import Cube, OpinionTable
 from rlaif_ray.feedback import build
 from rlaif_ray.feedback.context import context_features
 from rlaif_ray.feedback.evidence import clustered_interval, clusters_of, held_out, track_records
 from rlaif_ray.feedback.outcomes import OutcomeTable, close
 from rlaif_ray.feedback.preferences import PairTable, pairs
-from rlaif_ray.feedback.reward_model import EqualWeights, Judge, fit_judge, weigh_with
+from rlaif_ray.feedback.reward_model import EqualWeights, Judge, fit_judge
 from rlaif_ray.runs import seed_for
 from rlaif_ray.splits import Fold, Window
 
@@ -28,7 +28,7 @@ def judge_fold(
     cube_ref: Any, fold: Fold, opinions: OpinionTable, section: Feedback, seed: int, out_dir: str | Path, *, cost_per_side: float,
     resamples: int = 2000,
 ) -> tuple[OpinionTable, dict[str, Any]]:  # fmt: skip
-    """`judge_windows` as one Ray task. For several folds at once, call `judge_task.remote` with the same arguments."""
+    """`judge_windows` as one Ray task."""
     return ray.get(judge_task.remote(cube_ref, fold, opinions, section, seed, out_dir, cost_per_side=cost_per_side, resamples=resamples))
 
 
@@ -80,11 +80,6 @@ def _on_worker(cube: Cube, *args: Any, **keywords: Any) -> tuple[OpinionTable, d
 
 
 judge_task: Any = ray.remote(num_cpus=1)(_on_worker)
-
-
-def verdict_at(view: MarketView, judge: Judge, opinions: list[Opinion | Abstention]) -> list[Opinion | Abstention]:
-    """The manager's word at one moment, from the opinions on the table: the served form of what `judge_windows` does in bulk."""
-    return verdicts(view, opinions, weigh_with(judge))
 
 
 def _fit_window(

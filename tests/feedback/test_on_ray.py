@@ -7,10 +7,11 @@ import pytest
 import ray
 
 from rlaif_ray.agents.analysts import opinion_row, view_at
+from rlaif_ray.agents.debate import verdicts
 from rlaif_ray.config import Feedback
 from rlaif_ray.core import Cube, Opinion, OpinionTable, canonical_json
-from rlaif_ray.feedback.on_ray import judge_fold, judge_windows, verdict_at
-from rlaif_ray.feedback.reward_model import RewardModel, load_judge
+from rlaif_ray.feedback.on_ray import judge_fold, judge_windows
+from rlaif_ray.feedback.reward_model import RewardModel, load_judge, weigh_with
 from rlaif_ray.splits import Fold, walk_forward
 from tests.desk import ask, dense, desk_cube
 from tests.laws import assert_apply
@@ -50,7 +51,7 @@ def test_the_served_verdict_is_the_bulk_one_bit_for_bit(market, tmp_path) -> Non
     assert isinstance(judge, RewardModel)
     for row in (fold.last.rows.start, fold.last.rows.start + 3, fold.last.rows.stop - 1):
         on_table = [o for o in said if o.as_of == cube.known_at[opinion_row(row, 5)]]
-        served = verdict_at(view_at(cube, row), judge, on_table)
+        served = verdicts(view_at(cube, row), on_table, weigh_with(judge))
         p_up = [v.p_up if isinstance(v, Opinion) else np.nan for v in served]
         assert np.array_equal(p_up, manager.latest(cube.known_at[row])[:, 0], equal_nan=True)
         assert all(v.as_of == cube.known_at[row] for v in served)
