@@ -59,15 +59,14 @@ class OutcomeTable:
         )  # fmt: skip
 
 
-def close(opinions: OpinionTable, cube: Cube, *, cost_per_side: float, until_row: int | None = None, prior: float = PRIOR) -> OutcomeTable:
-    """Judge every opinion whose horizon has closed.
+def close(opinions: OpinionTable, cube: Cube, *, cost_per_side: float) -> OutcomeTable:
+    """Judge every opinion whose horizon has closed inside the cube; the others stay open.
 
     Parameters
     ----------
-    opinions : p_up (T,A,K) given at decision moments of the cube's rows, on its symbols.
+    opinions : p_up (T,A,K) given at decision moments of the cube's rows, on its symbols. They are also what the climatology
+        knows: give the whole record, and pick the rows of interest from what comes back.
     cost_per_side : fraction of the notional paid on each of the two fills of the implied position.
-    until_row : the last row that may be looked at; outcomes that close after it stay open. Default: the last row.
-    prior : pseudo-outcomes on each side of the climatological forecast.
 
     Raises `DataError` where the table and the cube do not speak of the same symbols and moments.
     """
@@ -76,11 +75,10 @@ def close(opinions: OpinionTable, cube: Cube, *, cost_per_side: float, until_row
     opened = np.searchsorted(cube.known_at, opinions.as_of)
     if len(opened) and (opened.max() >= len(cube.times) or (cube.known_at[opened] != opinions.as_of).any()):
         raise DataError("an opinion was given between two decision moments of the cube; expected its as_of to be one of known_at")
-    last = len(cube.times) - 1 if until_row is None else min(until_row, len(cube.times) - 1)
-    h = opinions.horizon_bars
+    last, h = len(cube.times) - 1, opinions.horizon_bars
     closed = opened + h
-    residual = residual_returns(cube.head(last + 1), opened, h)
-    climatology = climatological(residual, opened, closed, prior)
+    residual = residual_returns(cube, opened, h)
+    climatology = climatological(residual, opened, closed, PRIOR)
     score, gross = judge(opinions.p_up, residual, climatology)
     cost = np.where(np.isnan(gross), np.nan, 2.0 * cost_per_side * (opinions.p_up != 0.5))
     closed_at = np.where(closed <= last, cube.known_at[np.minimum(closed, last)], np.datetime64("NaT", "us"))

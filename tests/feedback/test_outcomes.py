@@ -59,12 +59,12 @@ def test_a_symbol_that_dies_on_the_way_is_judged_with_what_was_left() -> None:
 def test_what_has_not_closed_is_open_and_says_so() -> None:
     cube = desk_cube(0)
     said = [o for o in ask(cube) if isinstance(o, Opinion)]
-    out = close(dense(cube), cube, cost_per_side=0.0, until_row=151)
-    assert np.isnan(out.score[out.closed_row > 151]).all() and np.isnat(out.closed_at[out.closed_row > 151]).all()
-    assert np.isfinite(out.score[(out.closed_row <= 151) & (out.opened_row > 50)]).any()
-    closed, still_open = (next(o for o in said if o.as_of == cube.known_at[row]) for row in (145, 150))
+    out = close(dense(cube), cube, cost_per_side=0.0)
+    assert np.isnan(out.score[out.closed_row > 299]).all() and np.isnat(out.closed_at[out.closed_row > 299]).all()
+    assert np.isfinite(out.score[(out.closed_row <= 299) & (out.opened_row > 50)]).any()
+    closed, still_open = (next(o for o in said if o.as_of == cube.known_at[row]) for row in (290, 295))
     outcome = out.of(closed)
-    assert outcome.closed_at == cube.known_at[150] and outcome.opinion_id == closed.id and outcome.net == outcome.gross - outcome.cost
+    assert outcome.closed_at == cube.known_at[295] and outcome.opinion_id == closed.id and outcome.net == outcome.gross - outcome.cost
     with pytest.raises(MissingDataError, match="open"):
         out.of(still_open)
 
@@ -120,12 +120,12 @@ def test_the_law_catches_outcomes_laid_at_their_opening() -> None:
         assert_apply(too_early, desk_cube(2), 150, np.random.default_rng(0))
 
 
-def test_closing_up_to_a_row_is_closing_on_the_cube_as_it_stood() -> None:
+def test_what_had_closed_by_a_row_is_what_closes_on_the_cube_as_it_stood() -> None:
     cube = desk_cube(3)
-    head = cube.head(201)
-    opinions = dense(head)
-    limited, then = close(opinions, cube, cost_per_side=0.0, until_row=200), close(opinions, head, cost_per_side=0.0)
-    assert np.array_equal(limited.score, then.score, equal_nan=True) and np.array_equal(limited.climatology, then.climatology)
+    whole, then = close(dense(cube), cube, cost_per_side=0.0), close(dense(cube.head(201)), cube.head(201), cost_per_side=0.0)
+    closed = then.closed_row <= 200
+    assert np.array_equal(whole.score[: len(closed)][closed], then.score[closed], equal_nan=True) and np.isnan(then.score[~closed]).all()
+    assert np.array_equal(whole.climatology[: len(closed)], then.climatology)
 
 
 def test_opinions_from_another_market_are_refused() -> None:
