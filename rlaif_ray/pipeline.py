@@ -32,11 +32,12 @@ from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, warmup_bars
 from rlaif_ray.features.on_ray import compute
 from rlaif_ray.feedback.on_ray import judge_fold
 from rlaif_ray.feedback.reward_model import load_judge, weigh_with
-from rlaif_ray.forecast.on_ray import forecast_fold, read_tables, write_tables
+from rlaif_ray.forecast.on_ray import check_context, forecast_fold, read_tables, write_tables
 from rlaif_ray.report import render
 from rlaif_ray.rl.actor_policy import ActorPolicy
+from rlaif_ray.rl.env import check_room
 from rlaif_ray.rl.on_ray import train
-from rlaif_ray.runs import Run, TrialLedger, seed_for, write_atomically
+from rlaif_ray.runs import Run, TrialLedger, committed, seed_for, write_atomically
 from rlaif_ray.serve.predictor import Predictor
 from rlaif_ray.splits import Fold, walk_forward
 
@@ -47,13 +48,14 @@ MODELS, TABLES = "models", "tables"  # folders of the forecast stage
 def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None = None) -> tuple[Run, dict[str, Any]]:
     """Ingest to report, in a new run directory or, with `resume`, going on in one. Returns the run and its result.
 
-    Raises what the stages raise; a `ConfigError` or `DataError` before the first stage leaves no directory behind.
+    Raises what the stages raise; a `ConfigError` or `DataError` before the first fold leaves no directory behind.
     """
     with Run.resume(resume) if resume is not None else Run.create("pipeline", config, run_dir) as run:
         ray_runtime.attach()
         dataset, ingested = _dataset(run)
         cube = dataset.cube()
         folds = _folds(run.config, cube)
+        run.settle()
         cube_ref = ray.put(cube)
         opinions = _opinions(run, cube_ref, cube, folds)
         stages = _all_folds(run, cube_ref, cube, folds, opinions)
@@ -62,8 +64,8 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
         for fold in folds:
             artefacts.keep(run, fold, cube, dataset, stages[fold.name], models=MODELS, fill=terms.fill, max_weight=terms.max_weight)
         result = _result(run, cube, dataset, ingested, folds, opinions, stages)
+        trials = _record_trials(run, cube, dataset, folds)  # first: who has seen the result has tried
         run.write_result(result)
-        trials = _record_trials(run, cube, dataset, folds)
         write_atomically(run.path / "verdict.json", canonical_json({"edge": result["edges"][ActorPolicy.name], "trials": trials}))
         render(result, run.path / "report.html", trials=trials)
     return run, result
@@ -97,7 +99,9 @@ def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
         (out / "ingest.json").write_text(canonical_json(asdict(done)))
 
     def features(out: Path) -> None:
-        done = compute(lake, said["symbols"], bars_version=said["versions"]["bars"])
+        done = compute(
+            lake, said["symbols"], bars_version=said["versions"]["bars"], start=config.data.start, end=config.data.end
+        )  # a dataset may hold days that another run brought
         dataset = Dataset(
             lake, {**said["versions"], **done.versions}, tuple(said["symbols"]), tuple(n for n in done.names if n in wanted), done.absent,
             said["price_kind"], said["bars_per_year"], config.data.start, config.data.end, said["data_version"],
@@ -118,11 +122,16 @@ def _observed(config: Config, cube: Cube) -> tuple[str, ...]:
 
 
 def _folds(config: Config, cube: Cube) -> list[Fold]:
-    return walk_forward(
+    """The folds, each long enough for what every stage will ask of it: told here, not after the stages before have worked."""
+    folds = walk_forward(
         len(cube.times), **config.backtest.model_dump(include={"folds", "test_fraction", "forecaster_fraction", "inner_windows"}),
         horizon=max(*config.forecast.horizons, config.agents.horizon_bars), embargo=config.backtest.embargo_bars,
         warmup=warmup_bars(_observed(config, cube)),
     )  # fmt: skip
+    for fold in folds:
+        check_context(fold, config.forecast)
+        check_room(fold.train_rows.stop - fold.train_rows.start, config.rl.episode_bars)
+    return folds
 
 
 def _opinions(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold]) -> Path:
@@ -139,7 +148,7 @@ def _all_folds(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold], opinions:
     As many folds are under way as the cluster has CPUs: more would hold memory and wait.
     """
     here, spoken = str(run.path.resolve()), str(opinions.resolve())
-    waiting, width = list(folds), max(1, int(ray.cluster_resources()["CPU"]))
+    waiting, width = list(folds), max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head alone may have none yet
     under_way: dict[Any, str] = {}
     done: dict[str, dict[str, Path]] = {}
     with (run.path / "events.jsonl").open() as events:
@@ -149,9 +158,8 @@ def _all_folds(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold], opinions:
                 fold = waiting.pop(0)
                 under_way[_run_fold.remote(here, [cube_ref], cube.id, fold, spoken)] = fold.name
             ready, _ = ray.wait(list(under_way), timeout=1.0)
-            for event in map(json.loads, events):
-                if event["event"] == "stage_committed":
-                    log.info("%s done", event["stage"])
+            for event in committed(events):
+                log.info("%s done", event["stage"])
             for ref in ready:
                 done[under_way.pop(ref)] = {stage: Path(path) for stage, path in ray.get(ref).items()}
     return done
@@ -203,7 +211,8 @@ def _run_fold(run_path: str, cube_box: list[Any], cube_id: str, fold: Fold, opin
     first = run.stage(f"forecast/{place}", base, config.forecast.model_dump(mode="json"))
     done["forecast"] = first.get_or(forecast)
     tables = read_tables(done["forecast"] / TABLES)
-    second = run.stage(f"feedback/{place}", base, config.feedback.model_dump(mode="json"), Path(opinions).name, terms)
+    judged = [config.feedback.model_dump(mode="json"), config.backtest.resamples]
+    second = run.stage(f"feedback/{place}", base, judged, Path(opinions).name, terms)
     done["feedback"] = second.get_or(feedback)
     desk = _with_manager(table, _manager(done["feedback"], table))
     third = run.stage(f"rl/{place}", base, config.rl.model_dump(mode="json"), first.key, second.key)

@@ -12,12 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlaif_ray.config import load_config
-from rlaif_ray.pipeline import run_pipeline
-from rlaif_ray.runs import TrialLedger
-from tests.tiny import arguments, knobs
+from rlaif_ray.errors import ConfigError, DataError
+from rlaif_ray.pipeline import _folds, run_pipeline
+from rlaif_ray.runs import TrialLedger, committed
+from tests.laws import random_cube
+from tests.tiny import TINY, arguments, knobs
 
 QUICK = {"forecast__models": "[naive, ewma_volatility]", "rl__updates": "10", "data__n_symbols": "4"}  # no trainer to start
 
@@ -65,9 +68,9 @@ def finish(process: subprocess.Popen[bytes], log: Path) -> None:
     assert process.wait(timeout=400) == 0, log.read_text()[-2000:]
 
 
-def committed(run: Path) -> int:
+def stages_done(run: Path) -> int:
     log = run / "events.jsonl"
-    return sum(json.loads(line)["event"] == "stage_committed" for line in log.read_text().splitlines()) if log.exists() else 0
+    return sum(1 for _ in committed(log.read_text().splitlines())) if log.exists() else 0
 
 
 def kill_when(process: subprocess.Popen[bytes], log: Path, reached: Callable[[], bool]) -> None:
@@ -86,7 +89,7 @@ def test_a_run_killed_at_three_places_resumes_to_the_same_result(tmp_path: Path)
     finish(start(log, *words, "--run-dir", str(whole)), log)
     process = start(log, *words, "--run-dir", str(broken))
     for stages in (1, 4, 8):
-        kill_when(process, log, lambda stages=stages: committed(broken) >= stages)
+        kill_when(process, log, lambda stages=stages: stages_done(broken) >= stages)
         assert not (broken / "result.json").exists()
         process = start(log, "--resume", str(broken))
     finish(process, log)
@@ -99,12 +102,22 @@ def test_a_run_killed_at_three_places_resumes_to_the_same_result(tmp_path: Path)
         ({"data__n_bars": "330"}, "bars"),
         ({"forecast__ttm__context": "400"}, "context"),
         ({"rl__features": "[ret_5, rsi_41]"}, "rsi_41"),
+        ({"rl__episode_bars": "5000"}, "episode_bars"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_leaves_no_run(ray_session: None, tmp_path: Path, knob: dict[str, str], says: str) -> None:
-    from rlaif_ray.errors import ConfigError, DataError
-
     with pytest.raises((ConfigError, DataError), match=says) as raised:
         run_pipeline(load_config("smoke", None, knobs(tmp_path / "lake", **knob)), str(tmp_path / "run"))
     assert "\n" not in str(raised.value)
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("knob", "says"),
+    [({"forecast.ttm.context": "400"}, "lower --forecast.ttm.context"), ({"rl.episode_bars": "5000"}, "--rl.episode_bars is 5000")],
+)  # fmt: skip
+def test_what_a_later_stage_could_not_do_is_told_with_the_folds(knob: dict[str, str], says: str) -> None:
+    cube = random_cube(np.random.default_rng(0), rows=700, assets=3)
+    assert [fold.name for fold in _folds(load_config("smoke", None, TINY), cube)] == ["0", "live"]
+    with pytest.raises((ConfigError, DataError), match=says):
+        _folds(load_config("smoke", None, {**TINY, **knob}), cube)

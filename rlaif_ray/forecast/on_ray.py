@@ -62,6 +62,16 @@ def forecast_fold(
     return tables
 
 
+def check_context(fold: Fold, section: ForecastSection) -> None:
+    """Raises `DataError` where the fold's first fit is too short for the Tiny Time Mixer, if that is to run."""
+    bars, needed = fold.windows[0].fit.stop, section.ttm.context + section.horizons[-1]
+    if "ttm" in section.models and bars <= needed:
+        raise DataError(
+            f"{bars} bars before the first forecast of fold {fold.name}; ttm needs over {needed}, {section.ttm.context} of context and "
+            f"{section.horizons[-1]} of label: bring more bars or lower --forecast.ttm.context"
+        )
+
+
 def write_tables(tables: Mapping[str, ForecastTable], directory: Path) -> None:
     """One Parquet file a model, in the long form."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -95,12 +105,7 @@ def _train(
     cube_ref: Any, fold: Fold, section: ForecastSection, seed: int, scratch: Path, windows: Path, workers: int
 ) -> ForecastTable:  # fmt: skip
     """One Ray Train run for the whole fold; its checkpoint becomes `windows`, and nothing else of it is kept."""
-    bars, needed = fold.windows[0].fit.stop, section.ttm.context + section.horizons[-1]
-    if bars <= needed:  # the worker would say so too, but only after it has started, twice
-        raise DataError(
-            f"{bars} bars before the first forecast of fold {fold.name}; ttm needs over {needed}, {section.ttm.context} of context and "
-            f"{section.horizons[-1]} of label: bring more bars or lower --forecast.ttm.context"
-        )
+    check_context(fold, section)  # the worker would say so too, but only after it has started, twice
     trainer = TorchTrainer(
         _train_loop,
         train_loop_config={"cube": cube_ref, "windows": fold.windows, "section": section, "seed": seed},

@@ -88,9 +88,7 @@ class PortfolioVectorEnv(VectorEnv):
         self, track: Track, *, paths: int, episode_bars: int, kappa: float, max_weight: float, reward_scale: float,
         risk_aversion: float, seed: int,
     ) -> None:  # fmt: skip
-        room = len(track.table) - 1
-        if episode_bars > room:
-            raise ConfigError(f"--rl.episode_bars is {episode_bars}, but there are {room} bars to train on; lower it or bring more bars")
+        check_room(len(track.table), episode_bars)
         self.track, self.num_envs, self.episode_bars = track, paths, episode_bars
         self.kappa, self.max_weight, self.reward_scale, self.risk_aversion = kappa, max_weight, reward_scale, risk_aversion
         assets, width = track.table.shape[1:]
@@ -146,6 +144,12 @@ class PortfolioVectorEnv(VectorEnv):
 
     def _info(self) -> dict[str, Any]:
         return {ROW: self.rows.copy(), f"_{ROW}": np.ones(self.num_envs, bool)}
+
+
+def check_room(rows: int, episode_bars: int) -> None:
+    """Raises `ConfigError` where an episode does not fit into decision rows, the last of which only closes a bar."""
+    if episode_bars > rows - 1:
+        raise ConfigError(f"--rl.episode_bars is {episode_bars}, but there are {rows - 1} bars to train on; lower it or bring more bars")
 
 
 def excess(track: Track, act: Callable[[np.ndarray], np.ndarray], *, kappa: float, max_weight: float) -> np.ndarray:
