@@ -23,7 +23,7 @@ from rlaif_ray.runs import Run, code_version, write_atomically
 from rlaif_ray.splits import Fold
 
 FORECAST, FEEDBACK, ACTOR, EPISODE, MANIFEST = "forecast", "feedback", "actor", "episode.npz", "manifest.json"
-DATASET = "dataset.json"
+DATASET, LIVE = "dataset.json", "live"
 
 
 def keep(
@@ -38,7 +38,7 @@ def keep(
 
     The manifest is written last: a folder without one is not served.
     """
-    out = run.path / "artefacts" / (fold.name if fold.name == "live" else f"fold={fold.name}")
+    out = run.path / "artefacts" / (LIVE if fold.name == LIVE else f"fold={fold.name}")
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(stages["forecast"] / models, out / FORECAST)
     shutil.copytree(stages["feedback"], out / FEEDBACK, ignore=shutil.ignore_patterns("*.npz", "record.json"))
@@ -113,8 +113,9 @@ def _hash(content: bytes) -> str:
 
 
 def keep_dataset(run: Path, dataset: Dataset) -> None:
-    """Where the rows lie that the run was made from, pinned."""
+    """Where the rows lie that the run was made from, pinned. First of all that is kept; live models are the last."""
     (run / "artefacts").mkdir(exist_ok=True)
+    (run / "artefacts" / LIVE / MANIFEST).unlink(missing_ok=True)
     write_atomically(run / "artefacts" / DATASET, dataset.to_json())
 
 
@@ -128,6 +129,6 @@ def load_dataset(run: Path) -> Dataset:
 def load_all(run: Path) -> list[FoldModels]:
     """Models of every fold that can be served, by the moment they serve from."""
     folders = [manifest.parent for manifest in sorted((run / "artefacts").glob(f"*/{MANIFEST}"))]
-    if not folders:
+    if run / "artefacts" / LIVE not in folders:  # it is kept last: some of the others may be missing too
         raise CheckpointError(f"run {run} has no artefacts to serve: it did not finish; go on with rlaif pipeline --resume {run}")
     return sorted((FoldModels.load(f) for f in folders), key=lambda models: models.serves_from)

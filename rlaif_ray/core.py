@@ -159,6 +159,11 @@ class Cube:
         """(T,A) float64 raw close."""
         return self.prices[:, :, CLOSE]
 
+    @property
+    def has_opens(self) -> bool:
+        """Every tradable bar has an open to fill at."""
+        return bool(np.isfinite(self.prices[:, :, OPEN][self.tradable]).all())
+
     @cached_property
     def id(self) -> str:
         return content_hash(self)

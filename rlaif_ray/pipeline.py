@@ -21,11 +21,12 @@ from rlaif_ray.agents.debate import MANAGER
 from rlaif_ray.agents.on_ray import opine_table
 from rlaif_ray.backtest.on_ray import backtest_fold, read_episode
 from rlaif_ray.config import Config
-from rlaif_ray.core import OPEN, Abstention, Cube, Opinion, OpinionTable, canonical_json, content_hash
+from rlaif_ray.core import Abstention, Cube, Opinion, OpinionTable, canonical_json, content_hash
 from rlaif_ray.data import build as build_source
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.on_ray import ingest
+from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Fill
 from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, warmup_bars
@@ -82,8 +83,7 @@ class Terms:
     @classmethod
     def of(cls, config: Config, cube: Cube) -> Terms:
         section = config.execution
-        has_opens = bool(np.isfinite(cube.prices[:, :, OPEN][cube.tradable]).all())
-        fill: Fill = section.fill if section.fill != "auto" else ("next_open" if has_opens else "next_close")
+        fill: Fill = section.fill if section.fill != "auto" else ("next_open" if cube.has_opens else "next_close")
         return cls(CostModel.of_bps(**section.resolved_costs().model_dump()), fill, section.max_weight)
 
 
@@ -253,7 +253,10 @@ def _result(
     return {
         **figures, **records_of, "seed": config.seed, "config_hash": config.hash,
         "data": results.data_result(cube, dataset, ingested["quality"]),
-        "execution": {"fill": terms.fill, "max_weight": terms.max_weight, "costs_bps": config.execution.resolved_costs().model_dump()},
+        "execution": {
+            "fill": terms.fill, "max_weight": effective_cap(terms.max_weight, len(cube.symbols)),
+            "costs_bps": config.execution.resolved_costs().model_dump(),
+        },
         "folds": [results.fold_result(f, cube, walked[k], seed=config.seed) for k, f in enumerate(tested)],
         "forecasts": results.forecast_results(tables, [f.last for f in tested], cube),
         "analysts": desk,

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from rlaif_ray import charts
 from rlaif_ray.charts import Series
+from rlaif_ray.runs import write_atomically
 
 LEARNED = "sac"  # the policy under judgement; drawn first, in the first colour
 METRICS = (
@@ -37,7 +38,7 @@ def render(result: Mapping[str, Any], path: Path, *, trials: int) -> Path:
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("rlaif_ray") / "report.html.j2").read_text(encoding="utf-8"))
-    path.write_text(template.render(_context(result), trials=_tried(trials)), encoding="utf-8")
+    write_atomically(path, template.render(_context(result), trials=_tried(trials)))
     return path
 
 
@@ -110,7 +111,7 @@ def _policy_tables(result: Mapping[str, Any], policies: Sequence[str], css: Mapp
     sentence = (
         f"Decided at the close of a bar, filled at the {result['execution']['fill'].replace('next_', 'next ')}. Each side of a trade pays "
         + " + ".join(f"{v:g} bps {k.replace('_', ' ')}" for k, v in bps.items())
-        + f" = {sum(bps.values()):g} bps. No name above {result['execution']['max_weight']:.0%} of equity."
+        + f" = {sum(bps.values()):g} bps. No name is given more than {100 * result['execution']['max_weight']:.3g}% of equity."
     )
     return {
         "edge_chart": charts.intervals(rows, title="Excess log return a year over equal weight"),

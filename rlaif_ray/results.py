@@ -15,6 +15,7 @@ from rlaif_ray.backtest.engine import concatenate
 from rlaif_ray.backtest.significance import edge
 from rlaif_ray.core import Abstention, Cube, Episode, ForecastTable, Opinion, OpinionTable
 from rlaif_ray.data.cube import Dataset
+from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.feedback.evidence import track_records
 from rlaif_ray.feedback.outcomes import close
 from rlaif_ray.forecast.scores import calibration
@@ -151,9 +152,12 @@ def notes(
             "The names are those that the source was given: if they were chosen with hindsight, every policy here is flattered alike."
         )
     if fill == "next_close":
-        said.append("The source has no opens: decisions fill at the next close.")
-    if max_weight < 1.0 / len(cube.symbols):
-        least = 1.0 / len(cube.symbols)
+        said.append(
+            "Decisions fill at the next close, as execution.fill asks."
+            if cube.has_opens
+            else "The source has no opens: decisions fill at the next close."
+        )
+    if (least := effective_cap(max_weight, len(cube.symbols))) > max_weight:
         said.append(f"A cap of {max_weight:.1%} on one name cannot be met by {len(cube.symbols)} names; it is {least:.1%} here.")
     silent = [name for name, record in analysts.items() if not record["n_opinions"]]
     if silent:
