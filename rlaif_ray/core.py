@@ -168,6 +168,11 @@ class Cube:
     def id(self) -> str:
         return content_hash(self)
 
+    @cached_property
+    def listed(self) -> np.ndarray:
+        """(T,A) bool: has had a price and still exists. A halted name stays listed, so that a halt is no reason to sell."""
+        return np.logical_or.accumulate(np.isfinite(self.close), axis=0) & ~self.delisted
+
     def feature(self, name: str) -> np.ndarray:
         """(T,A) float32, one feature by name."""
         if name not in self.feature_names:
@@ -448,6 +453,11 @@ class MarketView:
     def tradable(self) -> np.ndarray:
         """(A,) bool at row t."""
         return self._cube.tradable[self.t]
+
+    @property
+    def listed(self) -> np.ndarray:
+        """(A,) bool at row t, see `Cube.listed`."""
+        return self._cube.listed[self.t]
 
     def prices(self, lookback: int = 1) -> np.ndarray:
         """(L,A,5) raw prices of the last `lookback` rows, fewer at the start of the data."""

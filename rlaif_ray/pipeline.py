@@ -24,7 +24,7 @@ from rlaif_ray.config import Config
 from rlaif_ray.core import Abstention, Cube, Opinion, OpinionTable, canonical_json, content_hash
 from rlaif_ray.data import build as build_source
 from rlaif_ray.data.cube import Dataset
-from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.lake import Lake, as_decided
 from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.execution.costs import CostModel
@@ -100,7 +100,8 @@ def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
 
     def features(out: Path) -> None:
         done = compute(
-            lake, said["symbols"], bars_version=said["versions"]["bars"], start=config.data.start, end=config.data.end
+            lake, said["symbols"], bars_version=said["versions"]["bars"], revision=as_decided(said["price_kind"]),
+            start=config.data.start, end=config.data.end,
         )  # a dataset may hold days that another run brought
         dataset = Dataset(
             lake, {**said["versions"], **done.versions}, tuple(said["symbols"]), tuple(n for n in done.names if n in wanted), done.absent,

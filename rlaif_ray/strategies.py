@@ -52,7 +52,7 @@ class EqualWeight(_DecidesInBulk):
 
     def weights(self, cube: Cube, rows: slice) -> np.ndarray:
         """(T,A) for decision rows."""
-        return _equal(_listed(cube)[rows])
+        return _equal(cube.listed[rows])
 
 
 class Momentum(_DecidesInBulk):
@@ -76,7 +76,7 @@ class Momentum(_DecidesInBulk):
 
     def weights(self, cube: Cube, rows: slice) -> np.ndarray:
         """(T,A) for decision rows."""
-        listed, growth = _listed(cube), np.cumsum(_log_returns(cube), axis=0)
+        listed, growth = cube.listed, np.cumsum(_log_returns(cube), axis=0)
         numbers = np.arange(rows.start, rows.stop)
         picked_at = numbers - numbers % self.hold
         picks = {m: self._pick(listed, growth, m) for m in np.unique(picked_at).tolist()}
@@ -107,7 +107,7 @@ class InverseVolatility(_DecidesInBulk):
 
     def weights(self, cube: Cube, rows: slice) -> np.ndarray:
         """(T,A) for decision rows."""
-        listed, returns = _listed(cube), _log_returns(cube)
+        listed, returns = cube.listed, _log_returns(cube)
         numbers = np.arange(rows.start, rows.stop)
         back = np.maximum(numbers[:, None] - np.arange(self.window), 0)  # (T,window), newest first
         mean = sum(returns[back[:, k]] for k in range(self.window)) / self.window
@@ -121,11 +121,6 @@ def baselines(cube: Cube) -> list[Policy]:
     """The four rules, with their windows of a year, a quarter and a month in the cube's own bars."""
     year, quarter, month = (max(2, round(cube.bars_per_year / k)) for k in (1, 4, 12))
     return [BuyAndHold(), EqualWeight(), Momentum(lookback=year, skip=month, hold=month), InverseVolatility(window=quarter)]
-
-
-def _listed(cube: Cube) -> np.ndarray:
-    """(T,A) bool: has had a price and still exists. A halted name stays listed, so that a halt is no reason to sell."""
-    return np.logical_or.accumulate(np.isfinite(cube.close), axis=0) & ~cube.delisted
 
 
 def _log_returns(cube: Cube) -> np.ndarray:

@@ -12,7 +12,7 @@ import polars as pl
 
 from rlaif_ray.core import KEYS, Cube, Panel, canonical_json
 from rlaif_ray.data.asof import PriceKind, build_cube
-from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.lake import Lake, as_decided
 
 BARS, FEATURES, FACTS = "bars", ("features_technical", "features_cross_section"), ("filings", "news")
 
@@ -41,7 +41,8 @@ class Dataset:
         return build_cube(self._read(BARS), Panel.of(features), facts, bars_per_year=self.bars_per_year, price_kind=self.price_kind)
 
     def _read(self, table: str) -> Panel:
-        return Panel.of(self.lake.read(table, self.symbols, self.versions[table], start=self.start, end=self.end))
+        revision = as_decided(self.price_kind) if table == BARS else "latest"
+        return Panel.of(self.lake.read(table, self.symbols, self.versions[table], revision=revision, start=self.start, end=self.end))
 
     def to_json(self) -> str:
         return canonical_json({**asdict(self), "start": str(self.start or ""), "end": str(self.end or "")})

@@ -17,9 +17,19 @@ from rlaif_ray.core import KEYS, UTC
 from rlaif_ray.data.asof import cut
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError, did_you_mean
 
+Revision = Literal["latest", "first"]
 RETRIES = 5
 REVISION = "revision"
 _ROW = ("symbol", "timestamp")
+
+
+def as_decided(price_kind: str) -> Revision:
+    """The revision of bars that a decision at each of them could have seen.
+
+    A raw bar is what was first known: one restated years later would be unknown at its own moment, and so would every
+    indicator that runs through it. Adjusted histories are rewritten by each event and were never point in time.
+    """
+    return "first" if price_kind == "raw" else "latest"
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ class Lake:
 
     def read(
         self, table: str, symbols: Iterable[str] | None = None, version: int | None = None, *, as_of: dt.datetime | None = None,
-        revision: Literal["latest", "first"] = "latest", start: dt.date | None = None, end: dt.date | None = None,
+        revision: Revision = "latest", start: dt.date | None = None, end: dt.date | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """One row a (symbol, timestamp), sorted by them.
 

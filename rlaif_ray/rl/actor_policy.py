@@ -43,7 +43,7 @@ class ActorPolicy:
     def decide(self, view: MarketView) -> Decision:
         """One row at a time, always the same shape, so that serving and backtest compute the same bits."""
         fields = self.recipe.row(view)
-        listed = np.isfinite(view.portfolio.prices) & ~view.history().delisted[-1]
+        listed = view.listed
         extra = np.stack((listed, view.portfolio.weights), axis=1).astype(np.float32)
         obs = torch.from_numpy(np.concatenate((fields, extra), axis=1)[None]).requires_grad_(True)
         means = [actor(obs)[0] for actor in self.actors]

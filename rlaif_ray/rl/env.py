@@ -49,9 +49,8 @@ class Track:
         if len(bad):
             r, a, d = bad[0]
             raise DataError(f"field {d} of {cube.symbols[a]} at row {rows.start + r} is {fields[r, a, d]}; expected a finite number")
-        # a halted name stays listed, so that a halt is no reason to sell
-        listed = (np.logical_or.accumulate(np.isfinite(cube.close[: rows.stop]), axis=0) & ~cube.delisted[: rows.stop])[rows]
-        return cls(Market.of(cube, fill), costs, rows.start, np.concatenate((fields, listed[:, :, None]), axis=2, dtype=np.float32))
+        shown = np.concatenate((fields, cube.listed[rows, :, None]), axis=2, dtype=np.float32)
+        return cls(Market.of(cube, fill), costs, rows.start, shown)
 
     @property
     def assets(self) -> int:
