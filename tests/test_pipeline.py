@@ -112,6 +112,12 @@ def test_a_mistake_is_one_line_and_leaves_no_run(ray_session: None, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_missing_extra_is_told_with_the_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'rlaif-ray\[ttm\]'"):
+        _folds(load_config("smoke", None, TINY), random_cube(np.random.default_rng(0), rows=700, assets=3))
+
+
 @pytest.mark.parametrize(
     ("knob", "says"),
     [({"forecast.ttm.context": "400"}, "lower --forecast.ttm.context"), ({"rl.episode_bars": "5000"}, "--rl.episode_bars is 5000")],

@@ -36,7 +36,7 @@ def build(section: ForecastSection, name: str, *, seed: int = 0) -> StoredForeca
 
             return EWMAVolatility(**grid)
         case "ttm":
-            _need_ttm()
+            need_ttm()
             from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
 
             return TTMForecaster(**grid, **section.ttm.model_dump(), seed=seed)
@@ -64,7 +64,7 @@ def load(directory: Path) -> StoredForecaster:
 
             return EWMAVolatility(**state)
         case "ttm":
-            _need_ttm()
+            need_ttm()
             from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
 
             return TTMForecaster.load(directory)
@@ -72,7 +72,7 @@ def load(directory: Path) -> StoredForecaster:
             raise CheckpointError(f"{manifest} names the forecaster {name!r}; expected one of {', '.join(NAMES)}")
 
 
-def _need_ttm() -> None:
+def need_ttm() -> None:
     """Say which extra is missing before torch is loaded in vain."""
     from importlib.util import find_spec
 

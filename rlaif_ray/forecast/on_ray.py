@@ -23,7 +23,7 @@ from ray.train.torch import TorchTrainer, prepare_model
 from rlaif_ray.config import ForecastSection
 from rlaif_ray.core import Cube, ForecastTable
 from rlaif_ray.errors import DataError, MissingDataError, ModelError, RlaifError
-from rlaif_ray.forecast import StoredForecaster, build
+from rlaif_ray.forecast import StoredForecaster, build, need_ttm
 from rlaif_ray.runs import seed_for
 from rlaif_ray.splits import Fold, Window
 
@@ -63,9 +63,12 @@ def forecast_fold(
 
 
 def check_context(fold: Fold, section: ForecastSection) -> None:
-    """Raises `DataError` where the fold's first fit is too short for the Tiny Time Mixer, if that is to run."""
+    """If the Tiny Time Mixer is to run: `ConfigError` where its extra is missing, `DataError` where the first fit is too short."""
+    if "ttm" not in section.models:
+        return
+    need_ttm()
     bars, needed = fold.windows[0].fit.stop, section.ttm.context + section.horizons[-1]
-    if "ttm" in section.models and bars <= needed:
+    if bars <= needed:
         raise DataError(
             f"{bars} bars before the first forecast of fold {fold.name}; ttm needs over {needed}, {section.ttm.context} of context and "
             f"{section.horizons[-1]} of label: bring more bars or lower --forecast.ttm.context"
