@@ -99,10 +99,8 @@ def test_a_run_killed_at_three_places_resumes_to_the_same_result(tmp_path: Path)
 @pytest.mark.parametrize(
     ("knob", "says"),
     [
-        ({"data__n_bars": "330"}, "bars"),
-        ({"forecast__ttm__context": "400"}, "context"),
+        ({"backtest__inner_windows": "20"}, "training bars are too few"),
         ({"rl__features": "[ret_5, rsi_41]"}, "rsi_41"),
-        ({"rl__episode_bars": "5000"}, "episode_bars"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_leaves_no_run(ray_session: None, tmp_path: Path, knob: dict[str, str], says: str) -> None:
