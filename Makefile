@@ -23,6 +23,7 @@ slow: install
 	@$(BIN)/python -m pytest -q -m slow
 
 bench: install
+	@$(PIP) -c constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.all
 
 install: $(INSTALLED)
