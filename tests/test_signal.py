@@ -10,7 +10,7 @@ import pytest
 from rlaif_ray.config import load_config
 from rlaif_ray.pipeline import run_pipeline
 
-SEEDS = (0, 1, 2)
+SEEDS = (10, 11, 12)  # markets on which no setting was chosen; 0, 1 and 2 were looked at
 
 
 def edge(folder: Path, **knobs: str) -> dict[str, Any]:
