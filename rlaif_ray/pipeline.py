@@ -261,7 +261,7 @@ def _result(
         "folds": [results.fold_result(f, cube, walked[k], seed=config.seed) for k, f in enumerate(tested)],
         "forecasts": results.forecast_results(tables, [f.last for f in tested], cube),
         "analysts": desk,
-        "decision": Predictor.load(run.path).predict(cube.symbols).model_dump(mode="json"),
+        "decision": Predictor(config, dataset, cube, artefacts.load_all(run.path)).predict(cube.symbols).model_dump(mode="json"),
         "notes": results.notes(
             cube, source=config.data.type, fill=terms.fill, analysts=desk, max_weight=terms.max_weight,
             trained_until=str(trained) if trained else None,

@@ -76,11 +76,6 @@ def opine_table(cube_ref: Any, rows: slice, section: Agents, *, analysts: Sequen
     return frame.sort("as_of", maintain_order=True).to_arrow().cast(records.SCHEMA)
 
 
-def opine(cube_ref: Any, rows: slice, section: Agents, *, analysts: Sequence[Analyst] | None = None) -> list[Opinion | Abstention]:
-    """`opine_table` as values."""
-    return records.of_arrow(opine_table(cube_ref, rows, section, analysts=analysts))
-
-
 def _seat(analyst: Analyst) -> Any:
     """A seated analyst whose process is up: starting it is not part of anyone's deadline.
 

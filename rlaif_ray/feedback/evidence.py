@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -72,11 +71,6 @@ def held_out(
     names = {"accuracy": ours, "author_average": theirs, "gain": ours - theirs}
     out: dict[str, Any] = {name: clustered_interval(x, groups, resamples=resamples, seed=seed) for name, x in names.items()}
     return {"n_pairs": len(later), **out}
-
-
-def shows_skill(fair: Mapping[str, Any]) -> bool:
-    """Whether one held-out result, by itself, lies above both chance and the author-average baseline. Looking often makes it likelier."""
-    return fair["accuracy"] is not None and bool(fair["accuracy"]["low"] > 0.5 and fair["gain"]["low"] > 0.0)
 
 
 def track_records(outcomes: OutcomeTable, p_up: np.ndarray, rows: slice, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:

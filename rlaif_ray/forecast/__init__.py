@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -22,26 +23,15 @@ class StoredForecaster(Forecaster, Protocol):
 def build(section: ForecastSection, name: str, *, seed: int = 0) -> StoredForecaster:
     """The forecaster of that name, not yet fitted. Raises `ConfigError` for an unknown name or a missing extra."""
     grid = {"horizons": section.horizons, "levels": section.levels}
-    match name:
-        case "naive":
-            from rlaif_ray.forecast.baselines import Naive
+    if name == "ttm":
+        need_ttm()
+        from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
 
-            return Naive(**grid)
-        case "drift":
-            from rlaif_ray.forecast.baselines import Drift
-
-            return Drift(**grid)
-        case "ewma_volatility":
-            from rlaif_ray.forecast.baselines import EWMAVolatility
-
-            return EWMAVolatility(**grid)
-        case "ttm":
-            need_ttm()
-            from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
-
-            return TTMForecaster(**grid, **section.ttm.model_dump(), seed=seed)
-        case _:
-            raise ConfigError(f"no forecaster {name!r}; expected one of {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
+        return TTMForecaster(**grid, **section.ttm.model_dump(), seed=seed)
+    kind = _baseline(name)
+    if kind is None:
+        raise ConfigError(f"no forecaster {name!r}; expected one of {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
+    return kind(**grid)
 
 
 def load(directory: Path) -> StoredForecaster:
@@ -50,26 +40,24 @@ def load(directory: Path) -> StoredForecaster:
     if not manifest.is_file():
         raise CheckpointError(f"no forecaster.json in {directory}; expected a folder that a forecaster saved")
     state = json.loads(manifest.read_text())
-    match state.pop("name"):
-        case "naive":
-            from rlaif_ray.forecast.baselines import Naive
+    name = state.pop("name")
+    if name == "ttm":
+        need_ttm()
+        from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
 
-            return Naive(**state)
-        case "drift":
-            from rlaif_ray.forecast.baselines import Drift
+        return TTMForecaster.load(directory)
+    kind = _baseline(name)
+    if kind is None:
+        raise CheckpointError(f"{manifest} names the forecaster {name!r}; expected one of {', '.join(NAMES)}")
+    return kind(**state)
 
-            return Drift(**state)
-        case "ewma_volatility":
-            from rlaif_ray.forecast.baselines import EWMAVolatility
 
-            return EWMAVolatility(**state)
-        case "ttm":
-            need_ttm()
-            from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
+def _baseline(name: str) -> Callable[..., StoredForecaster] | None:
+    """The class of a forecaster that needs no training worth the name, by its name."""
+    from rlaif_ray.forecast.baselines import Drift, EWMAVolatility, Naive
 
-            return TTMForecaster.load(directory)
-        case name:
-            raise CheckpointError(f"{manifest} names the forecaster {name!r}; expected one of {', '.join(NAMES)}")
+    kinds: dict[str, Callable[..., StoredForecaster]] = {"naive": Naive, "drift": Drift, "ewma_volatility": EWMAVolatility}
+    return kinds.get(name)
 
 
 def need_ttm() -> None:

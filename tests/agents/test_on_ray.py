@@ -5,9 +5,9 @@ import time
 import pytest
 import ray
 
-from rlaif_ray.agents import build
+from rlaif_ray.agents import build, records
 from rlaif_ray.agents.analysts import view_at
-from rlaif_ray.agents.on_ray import opine, opinion_rows
+from rlaif_ray.agents.on_ray import opine_table, opinion_rows
 from rlaif_ray.config import Agents
 from rlaif_ray.core import Abstention, Opinion
 from tests.desk import desk_cube
@@ -21,7 +21,7 @@ def test_ray_says_what_one_process_says() -> None:
     asked = opinion_rows(rows, section.every_bars)
     assert asked.tolist() == list(range(10, 60, 5))
     alone = [o for t in asked for analyst in build(section) for o in analyst.opine([view_at(cube, int(t))])]
-    assert opine(ray.put(cube), rows, section) == alone
+    assert records.of_arrow(opine_table(ray.put(cube), rows, section)) == alone
 
 
 def test_who_misses_the_deadline_abstains_visibly_and_the_others_are_heard() -> None:
@@ -34,7 +34,7 @@ def test_who_misses_the_deadline_abstains_visibly_and_the_others_are_heard() -> 
             time.sleep(120.0)
             return []
 
-    said = opine(ray.put(cube), slice(100, 110), section, analysts=[*build(section), Sleeper()])
+    said = records.of_arrow(opine_table(ray.put(cube), slice(100, 110), section, analysts=[*build(section), Sleeper()]))
     late = [o for o in said if o.author == "sleeper"]
     assert len(late) == 2 * len(cube.symbols)
     assert all(isinstance(o, Abstention) and "5 s (agents.deadline_s)" in o.reason for o in late)

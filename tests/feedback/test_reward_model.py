@@ -1,7 +1,9 @@
 """The reward model finds skill that depends on context, finds none in noise, and learns from closed pairs only."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from rlaif_ray.agents.debate import pool
 from rlaif_ray.errors import CheckpointError, DataError, NotFittedError
 from rlaif_ray.feedback.context import CONTEXT, context_features
-from rlaif_ray.feedback.evidence import clustered_interval, held_out, shows_skill, split_held_out
+from rlaif_ray.feedback.evidence import clustered_interval, held_out, split_held_out
 from rlaif_ray.feedback.outcomes import close, judge
 from rlaif_ray.feedback.preferences import pairs
 from rlaif_ray.feedback.reward_model import EqualWeights, RewardModel, Settings, fit_judge, load_judge, weigh_with
@@ -18,6 +20,11 @@ from tests.laws import assert_apply, assert_fit
 
 TREND, CHOP = (0.70, 0.50, 0.45), (0.45, 0.50, 0.70)  # A, B, C: A and C are equally good on average
 SETTINGS = Settings(("A", "B", "C"), ("trend",))
+
+
+def shows_skill(fair: Mapping[str, Any]) -> bool:
+    """Whether one held-out result, by itself, lies above both chance and the author-average baseline. Looking often makes it likelier."""
+    return fair["accuracy"] is not None and bool(fair["accuracy"]["low"] > 0.5 and fair["gain"]["low"] > 0.0)
 
 
 def judged(world: Planted, settings: Settings = SETTINGS, seed: int = 0) -> dict:
