@@ -10,11 +10,17 @@ import ray
 
 from rlaif_ray.config import Config, load_config
 from rlaif_ray.core import Cube, ForecastTable, OpinionTable
+from rlaif_ray.data.events import total_returns
 from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.feedback.on_ray import judge_windows
+from rlaif_ray.feedback.context import context_features
+from rlaif_ray.feedback.on_ray import _verdicts_in, judge_windows
+from rlaif_ray.feedback.outcomes import close
+from rlaif_ray.feedback.preferences import PairTable, pairs
+from rlaif_ray.feedback.reward_model import EqualWeights
 from rlaif_ray.forecast.on_ray import forecast_fold
 from rlaif_ray.labels import forward_returns
 from rlaif_ray.rl.actor_policy import ActorPolicy
+from rlaif_ray.rl.observation import Recipe
 from rlaif_ray.rl.on_ray import train
 from rlaif_ray.splits import Fold, walk_forward
 from tests.laws import parameter_hash, perturb_future, random_cube
@@ -96,15 +102,72 @@ def told(memoriser: Memoriser, fold: Fold, *, nested: bool) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def test_a_memorising_forecaster_has_nothing_to_tell_the_policy(cube: Cube, fold: Fold) -> None:
-    """And the canary: without the nested rule it would hand over the answers."""
-    from rlaif_ray.data.events import total_returns
+def recipe(cube: Cube, fold: Fold, said: np.ndarray | None) -> Recipe:
+    """What SAC would look at on the training rows, with the memoriser among the forecasters or without it."""
+    tables = {}
+    if said is not None:
+        quantiles = np.repeat(said[:, :, None, None], 3, axis=-1).astype(np.float32)
+        tables["memoriser"] = ForecastTable(
+            cube.known_at[fold.train_rows], "return", cube.symbols, (H,), (0.1, 0.5, 0.9), quantiles, "memoriser"
+        )
+    blocks = {"block_a": fold.block_a, "train_rows": fold.train_rows}
+    return Recipe.fit(cube, tables, None, features=cube.feature_names, sees=("features", "forecasts"), **blocks)
 
+
+def test_a_memorising_forecaster_adds_nothing_to_what_the_policy_sees(cube: Cube, fold: Fold) -> None:
+    """So the learnt policy, and what it earns, is the one without it. And the canary: one fit for all hands over the answers."""
     truth = forward_returns(total_returns(cube), (H,))[..., 0]
-    assert not told(Memoriser(truth), fold, nested=True).any()
-    leaked, rows = told(Memoriser(truth), fold, nested=False), fold.train_rows
-    known = np.isfinite(truth[rows]) & (leaked != 0)
-    assert np.corrcoef(leaked[known], truth[rows][known])[0, 1] > 0.999
+    nested, leaked = (told(Memoriser(truth), fold, nested=n) for n in (True, False))
+    assert not nested.any()
+    assert recipe(cube, fold, nested) == recipe(cube, fold, None)
+    known = np.isfinite(truth[fold.train_rows]) & (leaked != 0)
+    assert np.corrcoef(leaked[known], truth[fold.train_rows][known])[0, 1] > 0.999
+    assert recipe(cube, fold, leaked) != recipe(cube, fold, None)
+
+
+class MemorisingJudge:
+    """All weight on who turned out right, wherever a pair that it was fitted on stands; the same for all elsewhere."""
+
+    def __init__(self, context: np.ndarray, p_up: np.ndarray, known: PairTable) -> None:
+        where = zip(context[known.date, known.asset], p_up[known.date, known.asset], known.chosen.tolist(), strict=True)
+        self.right = {(c.tobytes(), p.tobytes()): chosen for c, p, chosen in where}
+
+    def weights(self, context: np.ndarray, p_up: np.ndarray) -> np.ndarray:
+        out = np.ones(p_up.shape)
+        for at in np.ndindex(p_up.shape[:-1]):
+            right = self.right.get((context[at].tobytes(), p_up[at].tobytes()))
+            if right is not None:
+                out[at] = np.arange(p_up.shape[-1]) == right
+        return out
+
+
+def manager_told(cube: Cube, fold: Fold, *, nested: bool, memorise: bool = True) -> np.ndarray:
+    """(R,A) the manager's verdicts on the training rows."""
+    table = desk(cube)
+    outcomes = close(table, cube, cost_per_side=0.0)
+    judged, context = pairs(outcomes, tie=0.01), context_features(cube, outcomes.opened_row)
+    parts = []
+    for window in fold.windows[:-2]:
+        known = judged.inside(window.fit if nested else fold.last.fit)
+        assert len(known)
+        judge = MemorisingJudge(context, table.p_up, known) if memorise else EqualWeights(table.authors, 0, 1)
+        parts.append(_verdicts_in(window.rows, cube, context, table, judge.weights))
+    return np.concatenate(parts)
+
+
+def test_a_memorising_judge_leaves_the_manager_as_it_was(cube: Cube, fold: Fold) -> None:
+    """So the policy hears, bit for bit, what equal weights would say. And the canary: fitted on the whole span it knows who was right."""
+    equal = manager_told(cube, fold, nested=True, memorise=False)
+    assert np.array_equal(manager_told(cube, fold, nested=True), equal)
+    leaked = manager_told(cube, fold, nested=False)
+    assert (leaked != equal).mean() > 0.5
+    rows = np.arange(fold.train_rows.start, fold.train_rows.stop)
+    outcomes = close(desk(cube), cube, cost_per_side=0.0)
+    spoken = np.isin(outcomes.opened_row, rows)
+    came_up = outcomes.residual[spoken] > 0
+    said_up = leaked[np.isin(rows, outcomes.opened_row)] > 0.5
+    parted = np.abs(outcomes.score[spoken, :, 0] - outcomes.score[spoken, :, 1]) >= 0.01
+    assert (said_up == came_up)[parted].mean() > 0.95
 
 
 def test_every_forecast_of_a_fold_is_made_by_a_fit_that_ended_before_it(fold: Fold) -> None:

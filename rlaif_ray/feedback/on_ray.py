@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rlaif_ray.runs import seed_for
 from rlaif_ray.splits import Fold, Window
 
 EQUAL = "equal_weights"
+Weights = Callable[[np.ndarray, np.ndarray], np.ndarray]  # context (...,C), p_up (...,K) -> (...,K)
 
 
 def judge_fold(
@@ -58,7 +60,7 @@ def judge_windows(
     for window in fold.windows:
         judge, said = _fit_window(window, context, opinions, outcomes, judged, section, seed, resamples)
         windows.append(said)
-        tables.append(_verdicts_in(window.rows, cube, context, opinions, judge))
+        tables.append(_verdicts_in(window.rows, cube, context, opinions, judge.weights))
     judge.save(out_dir)
     manager = OpinionTable(
         cube.known_at[np.concatenate([np.arange(w.rows.start, w.rows.stop) for w in fold.windows])], opinions.symbols, (MANAGER,),
@@ -98,12 +100,12 @@ def _fit_window(
     return judge, {**said, "state_hash": judge.state_hash, "held_out": fair}
 
 
-def _verdicts_in(rows: slice, cube: Cube, context: np.ndarray, opinions: OpinionTable, judge: Judge) -> np.ndarray:
+def _verdicts_in(rows: slice, cube: Cube, context: np.ndarray, opinions: OpinionTable, weigh: Weights) -> np.ndarray:
     """(R,A) the manager's p_up at each row, from the last opinions at or before it; NaN before the first."""
     on_table = np.searchsorted(opinions.as_of, cube.known_at[rows], side="right") - 1
     used, where = np.unique(on_table, return_inverse=True)
     p_up = opinions.p_up[used]
-    verdict = pool(p_up, judge.weights(context[used], p_up))
+    verdict = pool(p_up, weigh(context[used], p_up))
     verdict[used < 0] = np.nan
     return verdict[where]
 
