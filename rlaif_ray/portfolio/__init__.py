@@ -1,0 +1,1 @@
+"""From what is expected and how it moves together to weights."""
