@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib.metadata import distributions
 from pathlib import Path
+
+from rlaif_ray.errors import ConfigError
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -47,6 +50,7 @@ def attach(*, num_cpus: int | None = None, object_store_bytes: int | None = None
     A second call in one process changes nothing. Blocks keep their order, so results do not follow arrival.
     """
     env = set_environment()
+    refuse_two_faiss()
     import ray
     from ray.data import DataContext
     from ray.util.debug import log_once
@@ -77,6 +81,16 @@ def detach() -> None:
     import ray
 
     ray.shutdown()
+
+
+def refuse_two_faiss() -> None:
+    """Both extras `rag` and `rag-gpu` provide the module `faiss`; installed together, files of one lie over the other's.
+
+    Raises `ConfigError`.
+    """
+    builds = [name for name in ("faiss-cpu", "faiss-gpu") if any(distributions(name=name))]
+    if len(builds) > 1:
+        raise ConfigError(f"{' and '.join(builds)} are both installed and overwrite each other's files; pip uninstall both, then one again")
 
 
 def _writable(folder: Path) -> bool:
