@@ -18,9 +18,9 @@ from rlaif_ray.data.cube import Dataset
 from rlaif_ray.errors import CheckpointError
 from rlaif_ray.execution.simulator import Fill
 from rlaif_ray.feedback.reward_model import Judge, load_judge
+from rlaif_ray.folds import Fold
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.runs import Run, code_version, write_atomically
-from rlaif_ray.splits import Fold
 
 FORECAST, FEEDBACK, ACTOR, EPISODE, MANIFEST = "forecast", "feedback", "actor", "episode.npz", "manifest.json"
 DATASET, LIVE = "dataset.json", "live"

@@ -33,6 +33,7 @@ from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, warmup_bars
 from rlaif_ray.features.on_ray import compute
 from rlaif_ray.feedback.on_ray import judge_fold
 from rlaif_ray.feedback.reward_model import load_judge, weigh_with
+from rlaif_ray.folds import Fold, walk_forward
 from rlaif_ray.forecast.on_ray import check_context, forecast_fold, read_tables, write_tables
 from rlaif_ray.report import render
 from rlaif_ray.rl.actor_policy import ActorPolicy
@@ -40,7 +41,6 @@ from rlaif_ray.rl.env import check_room
 from rlaif_ray.rl.on_ray import train
 from rlaif_ray.runs import Run, TrialLedger, committed, seed_for, write_atomically
 from rlaif_ray.serve.predictor import Predictor
-from rlaif_ray.splits import Fold, walk_forward
 
 log = logging.getLogger("rlaif_ray")
 MODELS, TABLES = "models", "tables"  # folders of the forecast stage

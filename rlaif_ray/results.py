@@ -18,9 +18,9 @@ from rlaif_ray.data.cube import Dataset
 from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.feedback.evidence import track_records
 from rlaif_ray.feedback.outcomes import close
+from rlaif_ray.folds import Fold, Window
 from rlaif_ray.forecast.scores import calibration
 from rlaif_ray.runs import seed_for
-from rlaif_ray.splits import Fold, Window
 
 BENCHMARK = "equal_weight"
 CURVE_POINTS = 500

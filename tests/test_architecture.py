@@ -13,7 +13,7 @@ PACKAGE = ROOT / "rlaif_ray"
 
 WORDS = {"__init__", "core", "errors", "config"}
 MATHS = {
-    "labels", "splits", "execution.simulator", "execution.costs", "execution.caps", "execution.slicing", "backtest.metrics",
+    "labels", "barriers", "sample_weights", "splits", "folds", "execution.simulator", "execution.costs", "execution.caps", "execution.slicing", "backtest.metrics",
     "backtest.significance", "backtest.gate", "data.synthetic", "data.clean", "data.sessions", "data.events", "data.universe", "data.asof",
 }  # fmt: skip
 MATHS_FOLDERS = {"features", "portfolio"}

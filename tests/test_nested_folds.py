@@ -17,12 +17,12 @@ from rlaif_ray.feedback.on_ray import _verdicts_in, judge_windows
 from rlaif_ray.feedback.outcomes import close
 from rlaif_ray.feedback.preferences import PairTable, pairs
 from rlaif_ray.feedback.reward_model import EqualWeights
+from rlaif_ray.folds import Fold, walk_forward
 from rlaif_ray.forecast.on_ray import forecast_fold
 from rlaif_ray.labels import forward_returns
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.rl.observation import Recipe
 from rlaif_ray.rl.on_ray import train
-from rlaif_ray.splits import Fold, walk_forward
 from tests.laws import parameter_hash, perturb_future, random_cube
 from tests.tiny import TINY
 

@@ -6,8 +6,8 @@ import pytest
 from rlaif_ray.core import OpinionTable
 from rlaif_ray.feedback.evidence import track_records
 from rlaif_ray.feedback.outcomes import close
+from rlaif_ray.folds import Window
 from rlaif_ray.results import desk_result
-from rlaif_ray.splits import Window
 from tests.desk import ask, dense, desk_cube
 
 

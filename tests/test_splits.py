@@ -1,109 +1,191 @@
-"""Walk-forward with the nested rule: one small case written out in full, then what must hold of every case."""
+"""Splitters on twelve rows by hand, against skfolio and scikit-learn where they overlap, and by the law of the purge."""
+
+from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
+import numpy as np
 import pytest
+from skfolio.model_selection import CombinatorialPurgedCV
+from skfolio.model_selection import WalkForward as PeerWalkForward
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold, cross_val_score
 
 from rlaif_ray.errors import DataError
-from rlaif_ray.splits import Fold, Window, walk_forward
+from rlaif_ray.splits import CombinatorialPurged, PurgedKFold, WalkForward, label_end_rows
 
-SMALL = {"folds": 2, "test_fraction": 0.4, "forecaster_fraction": 0.5, "inner_windows": 2, "horizon": 2, "embargo": 1, "warmup": 10}
-
-
-def test_a_small_case_written_out():
-    """101 rows: rows 0..99 can be judged (a fill at t+1). Two test blocks of 20 rows: 60..79 and 80..99. Gap: 2 + 1 + 1 = 4.
-
-    Fold 0 may learn before row 60. Its span is rows 10..55 (60 - 4 = 56), 46 rows: block A 10..32, block B 33..55. The last
-    fifth of B's 23 rows (4 rows) would be validation, 52..55, too short to hold a label beyond the gap: hence 201 rows below.
-    """
-    with pytest.raises(DataError, match="46 training bars are too few for fold 0"):
-        walk_forward(101, **SMALL)
-
-    # 201 rows, 200 judged; test blocks of 40 rows: 120..159, 160..199.
-    first, second, live = walk_forward(201, **SMALL)
-    # Fold 0: span 10..115 (106 rows), A 10..62, B 63..115 (53 rows), validation the last 10 of B: 106..115.
-    # Training windows share B before validation less the gap: 63..101, in two: 63..81 (19 rows) and 82..101.
-    # Each is spoken about by models that were fitted on labels closed before it, less the embargo of 1.
-    assert first == Fold(
-        name="0",
-        block_a=slice(10, 62),
-        windows=(
-            Window("train", fit=slice(10, 62), rows=slice(63, 82)),
-            Window("train", fit=slice(10, 81), rows=slice(82, 102)),
-            Window("validation", fit=slice(10, 105), rows=slice(106, 116)),
-            Window("test", fit=slice(10, 119), rows=slice(120, 160)),
-        ),
-    )
-    # Fold 1: span 10..155 (146 rows), A 10..82, B 83..155 (73 rows), validation 142..155, training 83..137 in two.
-    assert second == Fold(
-        name="1",
-        block_a=slice(10, 82),
-        windows=(
-            Window("train", fit=slice(10, 82), rows=slice(83, 110)),
-            Window("train", fit=slice(10, 109), rows=slice(110, 138)),
-            Window("validation", fit=slice(10, 141), rows=slice(142, 156)),
-            Window("test", fit=slice(10, 159), rows=slice(160, 200)),
-        ),
-    )
-    # Live: everything up to the last bar may be learnt from; no embargo, for nothing is judged; it decides on row 200.
-    assert live.name == "live"
-    assert live.last == Window("live", fit=slice(10, 201), rows=slice(200, 201))
-    assert (first.train_rows, first.validation.rows, first.last.role) == (slice(63, 102), slice(106, 116), "test")
+TWELVE = np.zeros((12, 1))
+Lists = list[tuple[list[int], list[int]]]
 
 
-CASES = [
-    {**SMALL, "n_rows": n, "folds": folds, "horizon": horizon, "embargo": embargo, "inner_windows": windows, "test_fraction": fraction}
-    for n, folds, horizon, embargo, windows, fraction in itertools.product((900, 1501), (1, 2, 5), (1, 5, 20), (0, 5), (1, 3), (0.3, 0.5))
-]
+def lists(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> Lists:
+    return [(train.tolist(), test.tolist()) for train, test in splits]
 
 
-@pytest.mark.parametrize("folds", [walk_forward(**case) for case in CASES if case["horizon"] < 20 or case["n_rows"] > 1000])
-def test_test_blocks_adjoin_and_end_one_row_before_the_last(folds):
-    tests = [fold.last.rows for fold in folds[:-1]]
-    assert all(a.stop == b.start for a, b in itertools.pairwise(tests))
-    assert len({rows.stop - rows.start for rows in tests}) == 1
+def test_walk_forward_on_twelve_rows() -> None:
+    """Four rows to train on, three to test on; a label closes one row later, so row 4 has not closed before row 5."""
+    rolling = WalkForward(4, 3, label_ends=1)
+    assert lists(rolling.split(TWELVE)) == [([0, 1, 2, 3], [5, 6, 7]), ([3, 4, 5, 6], [8, 9, 10])]
+    expanding = WalkForward(4, 3, label_ends=1, expanding=True, embargo=1)
+    assert lists(expanding.split(TWELVE)) == [([0, 1, 2, 3], [6, 7, 8]), ([0, 1, 2, 3, 4, 5, 6], [9, 10, 11])]
+    assert rolling.get_n_splits(TWELVE) == expanding.get_n_splits(TWELVE) == 2
 
 
-def test_what_judges_is_parted_from_what_learns():
-    """In every case: labels used for fitting close before the rows, less the embargo; decisions that a stage learns on are a
-    whole gap before validation, and validation a whole gap before the test."""
-    for case in CASES:
-        try:
-            folds = walk_forward(**case)
-        except DataError:
-            continue
-        for fold in folds:
-            judged = fold.last.role == "test"
-            embargo = case["embargo"] if judged else 0
-            gap = case["horizon"] + 1 + embargo
-            for window in fold.windows:
-                assert window.fit.start == case["warmup"]
-                assert window.role == "live" or window.fit.stop <= window.rows.start - embargo
-                assert window.rows.start < window.rows.stop <= case["n_rows"]
-            assert fold.block_a.stop <= fold.train_rows.start - embargo
-            assert fold.train_rows.stop + gap <= fold.validation.rows.start
-            if judged:
-                assert fold.validation.rows.stop + gap <= fold.last.rows.start
-                assert fold.last.rows.stop <= case["n_rows"] - 1
-            trains = [w for w in fold.windows if w.role == "train"]
-            assert len(trains) == case["inner_windows"]
-            assert all(a.rows.stop == b.rows.start and a.fit.stop < b.fit.stop for a, b in itertools.pairwise(trains))
+def test_walk_forward_waits_for_each_label_by_itself() -> None:
+    """Row 1 closes late, at row 6: the first three closed labels are those of rows 0, 2 and 3, by row 4."""
+    ends = [0, 6, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert lists(WalkForward(3, 4, label_ends=ends).split(TWELVE)) == [([0, 2, 3], [4, 5, 6, 7]), ([5, 6, 7], [8, 9, 10, 11])]
 
 
-def test_more_folds_than_rows_to_test_is_refused():
-    with pytest.raises(DataError, match=r"--backtest\.folds"):
-        walk_forward(300, **{**SMALL, "folds": 200})
+def test_five_years_and_one_and_the_other_usual_sizes_are_one_line() -> None:
+    years = WalkForward.of_years(5, 1, bars_per_year=252.0, label_ends=5)
+    assert [(len(a), len(b), b[0]) for a, b in years.split(np.zeros(1800))] == [(1260, 252, 1265), (1260, 252, 1517)]
+    days = WalkForward(320, 120, label_ends=1)
+    assert [(len(a), len(b), b[0]) for a, b in days.split(np.zeros(600))] == [(320, 120, 321), (320, 120, 441)]
 
 
-def test_later_folds_see_more_and_never_less():
-    folds = walk_forward(1500, **{**SMALL, "folds": 4})
-    for earlier, later in itertools.pairwise(folds):
-        assert earlier.block_a.stop < later.block_a.stop
-        assert earlier.last.fit.stop <= later.last.fit.stop
+def test_purged_k_fold_on_twelve_rows() -> None:
+    """Blocks 0-3, 4-7, 8-11; labels close two rows later. Beside 4-7: rows 2 and 3 close inside it; its own close by row 9;
+    row 10 is under embargo."""
+    split = PurgedKFold(3, label_ends=2, embargo=1)
+    assert lists(split.split(TWELVE)) == [
+        ([7, 8, 9, 10, 11], [0, 1, 2, 3]),
+        ([0, 1, 11], [4, 5, 6, 7]),
+        ([0, 1, 2, 3, 4, 5], [8, 9, 10, 11]),
+    ]
+    assert split.paths.tolist() == [[0, 1, 2]]
+    assert split.get_n_splits() == 3
 
 
-def test_live_decides_on_the_last_row_and_learns_up_to_it():
-    live = walk_forward(1500, **SMALL)[-1]
-    assert live.last.rows == slice(1499, 1500)
-    assert live.last.fit.stop == 1500
-    assert live.validation.rows.stop <= 1499
+def test_purged_k_fold_by_session_keeps_a_session_whole() -> None:
+    """Twelve rows of six sessions (two names a day); three blocks of two sessions; labels close one session later."""
+    sessions = np.repeat(np.arange("2020-01-01", "2020-01-07", dtype="datetime64[D]"), 2)
+    expected = [([6, 7, 8, 9, 10, 11], [0, 1, 2, 3]), ([0, 1, 10, 11], [4, 5, 6, 7]), ([0, 1, 2, 3, 4, 5], [8, 9, 10, 11])]
+    assert lists(PurgedKFold(3, label_ends=1).split(TWELVE, groups=sessions)) == expected
+    last_row_of_the_next_session = np.minimum(np.arange(12) // 2 * 2 + 3, 12)
+    assert lists(PurgedKFold(3, label_ends=last_row_of_the_next_session).split(TWELVE, groups=sessions)) == expected
+    walk = WalkForward(2, 2, label_ends=1)
+    assert lists(walk.split(TWELVE, groups=sessions)) == [([0, 1, 2, 3], [6, 7, 8, 9])]
+
+
+def test_combinatorial_paths_by_hand() -> None:
+    """Four groups of three rows, two tested: six splits, three paths, each group once on each (chapter 12.3)."""
+    split = CombinatorialPurged(4, 2, label_ends=0)
+    assert split.tested.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+    assert split.paths.tolist() == [[0, 0, 1, 2], [1, 3, 3, 4], [2, 4, 5, 5]]
+    assert [block.tolist() for block in split.blocks(TWELVE)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert lists(split.split(TWELVE))[3] == ([0, 1, 2, 9, 10, 11], [3, 4, 5, 6, 7, 8])
+
+
+@pytest.mark.parametrize(("n", "k", "paths"), [(6, 2, 5), (10, 2, 9), (10, 8, 36), (5, 1, 1)])
+def test_every_split_and_group_lies_on_one_path(n: int, k: int, paths: int) -> None:
+    split = CombinatorialPurged(n, k, label_ends=0)
+    assert split.paths.shape == (paths, n)
+    used = [(int(number), group) for path in split.paths for group, number in enumerate(path)]
+    assert sorted(used) == [(number, int(group)) for number, tested in enumerate(split.tested) for group in tested]
+
+
+@pytest.mark.parametrize("rows", [120, 127, 2520])
+@pytest.mark.parametrize(("purge", "embargo"), [(0, 0), (1, 0), (3, 2), (0, 4)])
+def test_combinatorial_index_sets_are_skfolios(rows: int, purge: int, embargo: int) -> None:
+    """CPCV(10,2): training rows, test rows and paths, one by one."""
+    peer, ours = CombinatorialPurgedCV(10, 2, purge, embargo), CombinatorialPurged(10, 2, label_ends=purge, embargo=embargo)
+    x = np.zeros((rows, 2))
+    theirs = [(train.tolist(), np.concatenate(tests).tolist()) for train, tests in peer.split(x)]
+    assert len(theirs) == ours.get_n_splits() == 45
+    assert lists(ours.split(x)) == theirs
+    assert np.array_equal(ours.paths.T, peer.recombined_paths)
+
+
+@pytest.mark.parametrize(("train", "test", "purge"), [(50, 10, 0), (320, 120, 5), (1260, 252, 21)])
+@pytest.mark.parametrize("expanding", [False, True])
+def test_walk_forward_index_sets_are_skfolios(train: int, test: int, purge: int, expanding: bool) -> None:
+    x = np.zeros((2520, 2))
+    ours = WalkForward(train, test, label_ends=purge, expanding=expanding)
+    peer = PeerWalkForward(test, train, purged_size=purge, expand_train=expanding)
+    assert lists(ours.split(x)) == lists(peer.split(x))
+    assert ours.get_n_splits(x) == peer.get_n_splits(x)
+
+
+def test_without_labels_that_reach_out_it_is_scikit_learns_k_fold() -> None:
+    assert lists(PurgedKFold(5, label_ends=0).split(np.zeros(100))) == lists(KFold(5).split(np.zeros(100)))
+
+
+def test_scikit_learn_takes_a_splitter_as_it_is() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    for split in (PurgedKFold(5, label_ends=3, embargo=2), WalkForward(60, 20, label_ends=3), CombinatorialPurged(6, 2, label_ends=3)):
+        scores = cross_val_score(Ridge(), x, x[:, 0], cv=split)
+        assert len(scores) == split.get_n_splits(x) and scores.min() > 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_label_that_is_learnt_from_shares_a_bar_with_one_that_is_tested(seed: int) -> None:
+    """Label spans of random length: closed intervals of training and test rows never meet, and no row is in both."""
+    rng = np.random.default_rng(seed)
+    rows = np.arange(300)
+    ends = rows + rng.integers(0, 12, 300)
+    combined = CombinatorialPurged(6, 2, label_ends=ends, embargo=3)
+    for split in (combined, PurgedKFold(5, label_ends=ends), WalkForward(80, 30, label_ends=ends)):
+        for train, test in split.split(rows):
+            for block in runs(test):
+                assert ((ends[train] < block[0]) | (train > ends[block].max())).all()
+    for train, test in combined.split(rows):
+        after = [ends[block].max() + 1 + k for block in runs(test) for k in range(3)]
+        assert not np.isin(train, after).any()
+
+
+def runs(rows: np.ndarray) -> list[np.ndarray]:
+    """Rows without a gap between them, apart from the next such."""
+    return np.split(rows, 1 + np.flatnonzero(np.diff(rows) > 1))
+
+
+def test_a_label_closes_at_the_last_event_that_is_not_after_it() -> None:
+    times = np.array(["2020-01-01", "2020-01-02", "2020-01-02", "2020-01-05"], "datetime64[s]")
+    ends = np.array(["2020-01-04", "2020-01-02", "2020-01-05", "2020-01-09"], "datetime64[s]")
+    assert label_end_rows(times, ends).tolist() == [2, 2, 3, 3]
+    with pytest.raises(DataError, match="row 1 has none"):
+        label_end_rows(times, np.where([False, True, False, False], np.datetime64("NaT"), ends))
+    with pytest.raises(DataError, match="3 ends for 4 rows"):
+        label_end_rows(times, ends[:3])
+    with pytest.raises(DataError, match="label of row 3 ends at 2020-01-01"):
+        label_end_rows(times, times[[0, 1, 2, 0]])
+    with pytest.raises(DataError, match="backwards at row 1; sort"):
+        label_end_rows(times[::-1], ends)
+
+
+UNENDED = [0.0, 1.0, float("nan"), *range(3, 12)]
+
+
+@pytest.mark.parametrize(
+    ("split", "groups", "says"),
+    [
+        (PurgedKFold(3, label_ends=UNENDED), None, "labels without end times: row 2 has none"),
+        (WalkForward(3, 2, label_ends=np.arange(11)), None, r"labels without end times: label_ends has shape \(11,\) for 12 rows"),
+        (PurgedKFold(3, label_ends=[0, 0, *range(2, 12)]), None, "the label of row 1 ends at row 0, before it"),
+        (PurgedKFold(3, label_ends=0), [1, 1, 0, *[2] * 9], "groups are unsorted or overlap: 0 at row 2 follows 1"),
+        (PurgedKFold(3, label_ends=0), [0, 0, 1, 0, *[2] * 8], "groups are unsorted or overlap: 0 at row 3 follows 1"),
+        (PurgedKFold(3, label_ends=0), [0] * 11, r"groups have shape \(11,\) for 12 rows"),
+        (PurgedKFold(3, label_ends=0), [0] * 6 + [1] * 6, "2 groups do not fill 3 groups"),
+        (CombinatorialPurged(13, 2, label_ends=0), None, "12 rows do not fill 13 groups"),
+        (CombinatorialPurged(3, 2, label_ends=8), None, "split 0 has nothing to learn from"),
+        (WalkForward(9, 3, label_ends=1), None, "12 rows do not hold 9 to train on"),
+        (WalkForward(20, 3, label_ends=1), None, "12 rows do not hold 20 to train on"),
+    ],
+)
+def test_bad_input_is_one_clear_line(split: PurgedKFold | WalkForward, groups: list[int] | None, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        list(itertools.chain.from_iterable(split.split(TWELVE, groups=groups)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "says"),
+    [
+        (CombinatorialPurged, (3, 3), "n_test_groups is 3 of 3"), (CombinatorialPurged, (1, 1), "n_groups is 1"),
+        (CombinatorialPurged, (4, 0), "n_test_groups is 0"), (WalkForward, (0, 1), "train is 0"), (WalkForward, (1, -1), "test is -1"),
+    ],
+)  # fmt: skip
+def test_sizes_that_split_nothing_are_refused(kind: type[CombinatorialPurged | WalkForward], sizes: tuple[int, int], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        kind(*sizes, label_ends=0)

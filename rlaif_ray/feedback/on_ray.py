@@ -19,8 +19,8 @@ from rlaif_ray.feedback.evidence import clustered_interval, clusters_of, held_ou
 from rlaif_ray.feedback.outcomes import OutcomeTable, close
 from rlaif_ray.feedback.preferences import PairTable, pairs
 from rlaif_ray.feedback.reward_model import EqualWeights, Judge, fit_judge
+from rlaif_ray.folds import Fold, Window
 from rlaif_ray.runs import seed_for
-from rlaif_ray.splits import Fold, Window
 
 EQUAL = "equal_weights"
 Weights = Callable[[np.ndarray, np.ndarray], np.ndarray]  # context (...,C), p_up (...,K) -> (...,K)

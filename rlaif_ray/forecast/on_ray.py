@@ -23,9 +23,9 @@ from ray.train.torch import TorchTrainer, prepare_model
 from rlaif_ray.config import ForecastSection
 from rlaif_ray.core import Cube, ForecastTable
 from rlaif_ray.errors import DataError, MissingDataError, ModelError, RlaifError
+from rlaif_ray.folds import Fold, Window
 from rlaif_ray.forecast import StoredForecaster, build, need_ttm
 from rlaif_ray.runs import seed_for
-from rlaif_ray.splits import Fold, Window
 
 
 def forecast_fold(

@@ -16,12 +16,12 @@ from rlaif_ray.core import Cube, ForecastTable, OpinionTable
 from rlaif_ray.errors import ModelError, RlaifError
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Fill
+from rlaif_ray.folds import Fold
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.rl.env import PortfolioVectorEnv, Track, excess
 from rlaif_ray.rl.networks import EXTRA_FIELDS, Actor
 from rlaif_ray.rl.observation import Recipe
 from rlaif_ray.runs import seed_for
-from rlaif_ray.splits import Fold
 
 CHECKS = 5  # times that a member is judged on validation during its budget
 

@@ -12,7 +12,7 @@ from rlaif_ray.config import Feedback
 from rlaif_ray.core import Cube, Opinion, OpinionTable, canonical_json
 from rlaif_ray.feedback.on_ray import judge_fold, judge_windows
 from rlaif_ray.feedback.reward_model import RewardModel, load_judge, weigh_with
-from rlaif_ray.splits import Fold, walk_forward
+from rlaif_ray.folds import Fold, walk_forward
 from tests.desk import ask, dense, desk_cube
 from tests.laws import assert_apply
 

@@ -13,10 +13,10 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from rlaif_ray.config import TTM, ForecastSection
 from rlaif_ray.core import ForecastTable
 from rlaif_ray.errors import DataError, MissingDataError, ModelError
+from rlaif_ray.folds import Fold, walk_forward
 from rlaif_ray.forecast import build, load
 from rlaif_ray.forecast.on_ray import _cause, forecast_fold, read_tables, write_tables
 from rlaif_ray.runs import seed_for
-from rlaif_ray.splits import Fold, walk_forward
 from tests.laws import perturb_future, random_cube
 
 SECTION = ForecastSection(horizons=(1, 3), levels=(0.1, 0.5, 0.9), ttm=TTM(context=32, steps=3, refit_steps=2, batch=16))

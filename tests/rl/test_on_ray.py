@@ -9,9 +9,9 @@ from rlaif_ray.backtest import engine
 from rlaif_ray.config import RL
 from rlaif_ray.core import ForecastTable
 from rlaif_ray.errors import ConfigError, DataError
+from rlaif_ray.folds import walk_forward
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.rl.on_ray import CHECKS, train
-from rlaif_ray.splits import walk_forward
 from tests.rl.toys import COSTS, toy
 
 pytestmark = pytest.mark.usefixtures("ray_session")
