@@ -250,8 +250,8 @@ class Execution(Section):
 
 
 class Backtest(Section):
-    folds: int = Field(default=4, ge=1)
-    """Test blocks."""
+    folds: Literal["yearly"] | Annotated[int, Field(ge=1)] = 4
+    """Test blocks; yearly: one for each year that they cover together."""
     test_fraction: float = Field(default=0.5, gt=0, lt=0.9)
     """Share of the bars that the test blocks cover together, at the end."""
     forecaster_fraction: float = Field(default=0.5, gt=0, lt=1)
@@ -300,7 +300,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "forecast": {"horizons": [1, 5, 20], "ttm": {"context": 512, "steps": 20000, "refit_steps": 5000, "batch": 1024}},
         "agents": {"every_bars": 1},
         "rl": {"hidden": [256, 256], "batch": 256, "updates": 200_000, "paths": 256, "members": 5, "replay": 1_000_000},
-        "backtest": {"folds": 10},
+        "backtest": {"folds": "yearly"},
     },
     "signal-test": {
         "data": {"n_symbols": 30, "n_bars": 2500},

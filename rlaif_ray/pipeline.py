@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import ray
+from ray.exceptions import RayError
 
 from rlaif_ray import artefacts, ray_runtime, results
 from rlaif_ray.agents import analysts, records
@@ -124,8 +126,11 @@ def _observed(config: Config, cube: Cube) -> tuple[str, ...]:
 
 def _folds(config: Config, cube: Cube) -> list[Fold]:
     """The folds, each long enough for what every stage will ask of it: told here, not after the stages before have worked."""
+    cut = config.backtest
+    years = round(len(cube.times) * cut.test_fraction / cube.bars_per_year)
     folds = walk_forward(
-        len(cube.times), **config.backtest.model_dump(include={"folds", "test_fraction", "forecaster_fraction", "inner_windows"}),
+        len(cube.times), folds=max(years, 1) if cut.folds == "yearly" else cut.folds,
+        **cut.model_dump(include={"test_fraction", "forecaster_fraction", "inner_windows"}),
         horizon=max(*config.forecast.horizons, config.agents.horizon_bars), embargo=config.backtest.embargo_bars,
         warmup=warmup_bars(_observed(config, cube)),
     )  # fmt: skip
@@ -162,8 +167,18 @@ def _all_folds(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold], opinions:
             for event in committed(events):
                 log.info("%s done", event["stage"])
             for ref in ready:
-                done[under_way.pop(ref)] = {stage: Path(path) for stage, path in ray.get(ref).items()}
+                done[under_way.pop(ref)] = {stage: Path(path) for stage, path in _or_end_all(ref, under_way).items()}
     return done
+
+
+def _or_end_all(ref: Any, under_way: Iterable[Any]) -> dict[str, str]:
+    """What a fold left. Where it failed, so has the run: the folds beside it end too, and do not work on for nobody."""
+    try:
+        return ray.get(ref)
+    except RayError:
+        for other in under_way:
+            ray.cancel(other, recursive=True)
+        raise
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
+from ray.exceptions import RayError
 
 from rlaif_ray.config import load_config
 from rlaif_ray.errors import ConfigError, DataError
-from rlaif_ray.pipeline import _folds, run_pipeline
+from rlaif_ray.pipeline import _folds, _or_end_all, run_pipeline
 from rlaif_ray.runs import TrialLedger, committed
 from tests.laws import random_cube
 from tests.tiny import TINY, arguments, knobs
@@ -114,6 +116,29 @@ def test_a_missing_extra_is_told_with_the_folds(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'rlaif-ray\[ttm\]'"):
         _folds(load_config("smoke", None, TINY), random_cube(np.random.default_rng(0), rows=700, assets=3))
+
+
+def test_yearly_folds_are_one_for_each_year_of_test_bars() -> None:
+    cube = random_cube(np.random.default_rng(0), rows=1900, assets=3)  # half of 7.5 years of 252 bars
+    folds = _folds(load_config("smoke", None, {**TINY, "backtest.folds": "yearly", "backtest.test_fraction": "0.5"}), cube)
+    assert [fold.name for fold in folds] == ["0", "1", "2", "3", "live"]
+
+
+def test_a_failed_fold_ends_the_folds_beside_it(ray_session: None) -> None:
+    @ray.remote(num_cpus=0)
+    def fails() -> None:
+        raise DataError("no such bar")
+
+    @ray.remote(num_cpus=0)
+    def works_on() -> None:
+        while True:
+            time.sleep(0.05)
+
+    other = works_on.remote()
+    with pytest.raises(DataError, match="no such bar"):
+        _or_end_all(fails.remote(), [other])
+    with pytest.raises(RayError):
+        ray.get(other, timeout=60)
 
 
 @pytest.mark.parametrize(
