@@ -12,6 +12,7 @@ import numpy as np
 
 from rlaif_ray.core import Cube, Decision, MarketView, Policy
 from rlaif_ray.data.events import total_returns
+from rlaif_ray.portfolio.allocation import hierarchical_risk_parity, min_variance
 
 
 class _BulkRule(Protocol):
@@ -55,12 +56,42 @@ class EqualWeight(_DecidesInBulk):
         return _equal(cube.listed[rows])
 
 
-class Momentum(_DecidesInBulk):
+class _HeldBetween(_DecidesInBulk):
+    """Weights picked on the absolute rows 0, hold, 2*hold, ..., which drift with their prices in between.
+
+    Candidates are the names listed for `lookback` bars; while there are none, equal weight.
+    """
+
+    lookback: int
+    hold: int
+
+    def weights(self, cube: Cube, rows: slice) -> np.ndarray:
+        """(T,A) for decision rows."""
+        listed, growth = cube.listed, np.cumsum(_log_returns(cube), axis=0)
+        numbers = np.arange(rows.start, rows.stop)
+        picked_at = numbers - numbers % self.hold
+        picks = {m: self._picked(listed, growth, m) for m in np.unique(picked_at).tolist()}
+        held = np.stack([picks[m] for m in picked_at.tolist()]) * np.exp(growth[numbers] - growth[picked_at]) * listed[numbers]
+        return _to_one(held)
+
+    def _picked(self, listed: np.ndarray, growth: np.ndarray, m: int) -> np.ndarray:
+        if m >= self.lookback:
+            candidates = np.flatnonzero(listed[m] & listed[m - self.lookback])
+            picked = np.zeros(listed.shape[1])
+            picked[candidates] = self._pick(growth[m - self.lookback : m + 1, candidates])
+            if picked.any():
+                return picked
+        return _equal(listed[m : m + 1])[0]
+
+    def _pick(self, growth: np.ndarray) -> np.ndarray:
+        """(C,) weights of the candidates from their cumulative log returns (lookback + 1,C); all 0 for none."""
+        raise NotImplementedError
+
+
+class Momentum(_HeldBetween):
     """The third of the names with the highest past return, the latest month left out; rebalanced monthly.
 
-    Jegadeesh and Titman (1993), "Returns to buying winners and selling losers". Winners are picked on the absolute rows
-    0, hold, 2*hold, ... and drift with their prices in between. Names listed for less than `lookback` bars are not
-    candidates; while there are none, equal weight.
+    Jegadeesh and Titman (1993), "Returns to buying winners and selling losers".
 
     Parameters
     ----------
@@ -74,23 +105,69 @@ class Momentum(_DecidesInBulk):
     def __init__(self, lookback: int = 252, skip: int = 21, hold: int = 21) -> None:
         self.lookback, self.skip, self.hold = lookback, skip, hold
 
-    def weights(self, cube: Cube, rows: slice) -> np.ndarray:
-        """(T,A) for decision rows."""
-        listed, growth = cube.listed, np.cumsum(_log_returns(cube), axis=0)
-        numbers = np.arange(rows.start, rows.stop)
-        picked_at = numbers - numbers % self.hold
-        picks = {m: self._pick(listed, growth, m) for m in np.unique(picked_at).tolist()}
-        held = np.stack([picks[m] for m in picked_at.tolist()]) * np.exp(growth[numbers] - growth[picked_at]) * listed[numbers]
-        return _to_one(held)
+    def _pick(self, growth: np.ndarray) -> np.ndarray:
+        return _best_third(growth[-1 - self.skip] - growth[0])
 
-    def _pick(self, listed: np.ndarray, growth: np.ndarray, m: int) -> np.ndarray:
-        if m < self.lookback or not (candidates := listed[m] & listed[m - self.lookback]).any():
-            return _equal(listed[m : m + 1])[0]
-        past = np.where(candidates, growth[m - self.skip] - growth[m - self.lookback], -np.inf)
-        winners = np.argsort(-past, kind="stable")[: -(-int(candidates.sum()) // 3)]
-        chosen = np.zeros(len(past), bool)
-        chosen[winners] = True
-        return _equal(chosen[None])[0]
+
+class ShortTermReversal(_HeldBetween):
+    """The third of the names with the lowest return over the past `lookback` bars, a week; rebalanced weekly.
+
+    Lehmann (1990), "Fads, martingales, and market efficiency".
+    """
+
+    name = "short_term_reversal"
+    reason = "the third of the names with the lowest return over the past week"
+
+    def __init__(self, lookback: int = 5, hold: int = 5) -> None:
+        self.lookback, self.hold = lookback, hold
+
+    def _pick(self, growth: np.ndarray) -> np.ndarray:
+        return _best_third(growth[0] - growth[-1])
+
+
+class _Optimised(_HeldBetween):
+    """Fully invested weights from the returns of the past `lookback` bars; rebalanced monthly. See `portfolio.allocation`.
+
+    A name whose price did not move has no risk to speak of, and is no candidate.
+
+    Parameters
+    ----------
+    max_weight : cap on one name that the optimum keeps to.
+    """
+
+    def __init__(self, lookback: int = 252, hold: int = 21, max_weight: float = 1.0) -> None:
+        self.lookback, self.hold, self.max_weight = lookback, hold, max_weight
+
+    def _pick(self, growth: np.ndarray) -> np.ndarray:
+        returns = np.expm1(np.diff(growth, axis=0))
+        moved = returns.any(axis=0)
+        weights = np.zeros(returns.shape[1])
+        if moved.any():
+            weights[moved] = self._allocate(returns[:, moved])
+        return weights
+
+    def _allocate(self, returns: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class MinVariance(_Optimised):
+    """The least variance under the shrunk covariance (Ledoit and Wolf 2004)."""
+
+    name = "min_variance"
+    reason = "the least variance under the covariance of the past year"
+
+    def _allocate(self, returns: np.ndarray) -> np.ndarray:
+        return min_variance(returns, max_weight=self.max_weight)
+
+
+class HRP(_Optimised):
+    """Hierarchical risk parity (Lopez de Prado 2016)."""
+
+    name = "hrp"
+    reason = "variance halved down a tree of what moved together over the past year"
+
+    def _allocate(self, returns: np.ndarray) -> np.ndarray:
+        return hierarchical_risk_parity(returns, max_weight=self.max_weight)
 
 
 class InverseVolatility(_DecidesInBulk):
@@ -117,10 +194,16 @@ class InverseVolatility(_DecidesInBulk):
         return np.where(known.any(axis=1, keepdims=True), _to_one(inverse), _equal(listed[numbers]))
 
 
-def baselines(cube: Cube) -> list[Policy]:
-    """The four rules, with their windows of a year, a quarter and a month in the cube's own bars."""
-    year, quarter, month = (max(2, round(cube.bars_per_year / k)) for k in (1, 4, 12))
-    return [BuyAndHold(), EqualWeight(), Momentum(lookback=year, skip=month, hold=month), InverseVolatility(window=quarter)]
+def baselines(cube: Cube, *, max_weight: float = 1.0) -> list[Policy]:
+    """The rules, with their windows of a year, a quarter, a month and a week in the cube's own bars.
+
+    `max_weight` is the cap on one name that they will be traded under: those who optimise know of it.
+    """
+    year, quarter, month, week = (max(2, round(cube.bars_per_year / k)) for k in (1, 4, 12, 52))
+    return [
+        BuyAndHold(), EqualWeight(), Momentum(lookback=year, skip=month, hold=month), ShortTermReversal(lookback=week, hold=week),
+        InverseVolatility(window=quarter), MinVariance(year, month, max_weight), HRP(year, month, max_weight),
+    ]  # fmt: skip
 
 
 def _log_returns(cube: Cube) -> np.ndarray:
@@ -130,6 +213,13 @@ def _log_returns(cube: Cube) -> np.ndarray:
 
 def _equal(chosen: np.ndarray) -> np.ndarray:
     return chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1)
+
+
+def _best_third(score: np.ndarray) -> np.ndarray:
+    """(C,) equal weight on the third with the highest score, rounded up."""
+    chosen = np.zeros((1, score.size), bool)
+    chosen[0, np.argsort(-score, kind="stable")[: -(-score.size // 3)]] = True
+    return _equal(chosen)[0]
 
 
 def _to_one(positive: np.ndarray) -> np.ndarray:

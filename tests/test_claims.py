@@ -20,6 +20,7 @@ from rlaif_ray.strategies import EqualWeight, baselines
 from tests.oracle import MAX_WEIGHT, RESEARCH, OraclePolicy, market_cube
 
 SEEDS, BARS, HALF, WARMUP = 20, 2500, 1250, 80
+CALM = ("min_variance", "hrp")  # where all drift alike, half the variance saved is log return gained: an edge without any skill
 ROWS = slice(HALF + 6, BARS - 1)  # past the last label that a fit has seen, and an embargo of 5 bars
 
 
@@ -88,7 +89,7 @@ class Losers:
 def judged(seed: int, strength: float) -> dict[str, Interval]:
     """The edge of each cheap policy on one market."""
     cube = market_cube(SyntheticSource(30, BARS, seed=seed, signal_strength=strength))
-    policies: list[Policy] = [*baselines(cube), Ridge(cube), Losers()]
+    policies: list[Policy] = [*baselines(cube, max_weight=MAX_WEIGHT), Ridge(cube), Losers()]
     returns = {
         p.name: run(p, cube, ROWS, costs=RESEARCH, fill="next_open", max_weight=MAX_WEIGHT)[0].returns for p in policies
     }  # fmt: skip
@@ -102,8 +103,8 @@ def test_without_a_signal_hardly_anyone_claims_an_edge() -> None:
     for seed in range(SEEDS):
         for name, interval in judged(seed, 0.0).items():
             claims[name] = claims.get(name, 0) + interval.claim
-    assert set(claims) == {"buy_and_hold", "momentum_12_1", "inverse_volatility", "ridge", "losers"}
-    assert max(claims.values()) <= 2, claims
+    assert {"buy_and_hold", "momentum_12_1", "short_term_reversal", *CALM, "ridge", "losers"} < set(claims)
+    assert max(claims[name] for name in claims if name not in CALM) <= 2, claims
 
 
 @pytest.mark.slow

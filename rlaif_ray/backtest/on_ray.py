@@ -37,7 +37,7 @@ def backtest_fold(
     """
     said = Desk(cube, opinions, weigh)
     terms: dict[str, Any] = {"costs": costs, "fill": fill, "max_weight": max_weight, "initial_cash_usd": initial_cash_usd}
-    for each in [*([policy] if policy else []), *baselines(cube)]:
+    for each in [*([policy] if policy else []), *baselines(cube, max_weight=max_weight)]:
         episode, decisions = engine.run(
             each, cube, rows, **terms, forecasts_at=lambda t: forecasts_at(tables, cube.known_at[t]), opinions_at=said.at
         )
