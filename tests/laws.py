@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
+from rlaif_ray.backtest.canaries import noise_market, perturbed
 from rlaif_ray.core import KEYS, PRICE_COLUMNS, UTC, Cube, ForecastTable, OpinionTable, Panel, content_hash
 
 Data = TypeVar("Data", Cube, Panel)
@@ -48,7 +49,7 @@ def perturb_future(data: Data, t: Moment, rng: np.random.Generator) -> Data:
     halts, delistings), unrelated to what it replaces. What a source does not have at all (no volume, say) stays absent.
     """
     at = cutoff(data, t)
-    return _perturb_cube(data, at, rng) if isinstance(data, Cube) else _perturb_panel(data, at, rng)
+    return perturbed(data, at, rng) if isinstance(data, Cube) else _perturb_panel(data, at, rng)
 
 
 def assert_pure(f: Callable[[Data], Any], data: Data, t: Moment) -> None:
@@ -143,7 +144,7 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def random_cube(rng: np.random.Generator, rows: int = 300, assets: int = 3, features: int = 2) -> Cube:
     """A daily market without any signal: random walks with splits, dividends, halts and perhaps a delisting."""
     times = np.datetime64("2000-01-03T21:00", "us") + DAY * np.arange(rows)
-    market = _noise_market(rng, rows, assets)
+    market = noise_market(rng, rows, assets)
     return Cube(
         times, times.copy(), tuple(f"S{i:02d}" for i in range(assets)), market["prices"],
         rng.standard_normal((rows, assets, features), np.float32), tuple(f"x{i}" for i in range(features)),
@@ -165,52 +166,10 @@ def random_bars(rng: np.random.Generator, rows: int = 300, assets: int = 1) -> P
     return Panel.of(pl.concat(frames).with_columns(pl.col(*PRICE_COLUMNS).fill_nan(None), in_utc))
 
 
-def _noise_market(rng: np.random.Generator, rows: int, assets: int, delistings: float = 0.2) -> dict[str, np.ndarray]:
-    """Arrays of a Cube by name; `delistings` is about the share of symbols that do not live to the end."""
-    shape = (rows, assets)
-    close = 10.0 ** rng.uniform(0, 3, assets) * np.exp(np.cumsum(rng.normal(0, 0.05, shape), axis=0))
-    open_ = close * np.exp(rng.normal(0, 0.02, shape))
-    high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0, 0.02, shape)))
-    low = np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0, 0.02, shape)))
-    prices = np.stack([open_, high, low, close, np.floor(rng.lognormal(12, 1, shape))], axis=-1)
-    halted = rng.random(shape) < 0.02
-    prices[halted] = np.stack([close] * 4 + [np.zeros(shape)], axis=-1)[halted]
-    delisted = np.logical_or.accumulate(rng.random(shape) < delistings / max(rows, 1), axis=0)
-    prices[delisted] = np.nan
-    alive = ~delisted
-    return {
-        "prices": prices, "tradable": alive & ~halted, "delisted": delisted,
-        "splits": np.where(alive & (rng.random(shape) < 0.01), rng.choice([0.5, 2.0, 3.0], shape), 1.0),
-        "dividends": np.where(alive & (rng.random(shape) < 0.02), 0.01 * np.nan_to_num(close), 0.0),
-    }  # fmt: skip
-
-
-def _perturb_cube(cube: Cube, at: np.datetime64, rng: np.random.Generator) -> Cube:
-    after = cube.known_at > at
-    t, a = int(after.sum()), len(cube.symbols)
-    noise = _noise_market(rng, t, a)
-    gone = cube.delisted[~after].any(axis=0)  # no one comes back
-    noise["delisted"] |= gone
-    noise["tradable"] &= ~gone
-    noise["prices"][:, gone] = np.nan
-    noise["features"] = 10.0 * rng.standard_normal((t, a, len(cube.feature_names)), np.float32)
-    fields = {}
-    for name, future in noise.items():
-        column = getattr(cube, name).copy()
-        if column.dtype.kind == "f":
-            future = np.where(np.isnan(column).all(axis=0), np.nan, future)
-        column[after] = future
-        fields[name] = column
-    return Cube(
-        cube.times, cube.known_at, cube.symbols, fields["prices"], fields["features"], cube.feature_names, fields["tradable"],
-        fields["splits"], fields["dividends"], fields["delisted"], cube.bars_per_year, cube.price_kind,
-    )  # fmt: skip
-
-
 def _perturb_panel(panel: Panel, at: np.datetime64, rng: np.random.Generator) -> Panel:
     frame = panel.frame
     after = frame["known_at"].dt.replace_time_zone(None).to_numpy() > at
-    market = _noise_market(rng, frame.height, 1, delistings=0.0)
+    market = noise_market(rng, frame.height, 1, delistings=0.0)
     bars = {name: market["prices"][:, 0, i] for i, name in enumerate(PRICE_COLUMNS)}
     bars |= {"dividend": market["dividends"][:, 0], "split": market["splits"][:, 0]}
     bars |= {name: market[name][:, 0] for name in ("tradable", "delisted")}

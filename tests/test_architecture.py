@@ -13,14 +13,14 @@ PACKAGE = ROOT / "rlaif_ray"
 
 WORDS = {"__init__", "core", "errors", "config"}
 MATHS = {
-    "labels", "barriers", "sample_weights", "splits", "folds", "execution.simulator", "execution.costs", "execution.caps", "execution.slicing", "backtest.metrics",
-    "backtest.significance", "backtest.gate", "data.synthetic", "data.clean", "data.sessions", "data.events", "data.universe", "data.asof",
+    "labels", "barriers", "sample_weights", "splits", "folds", "execution.simulator", "execution.costs", "execution.caps",
+    "execution.slicing", "data.synthetic", "data.clean", "data.sessions", "data.events", "data.universe", "data.asof",
 }  # fmt: skip
-MATHS_FOLDERS = {"features", "portfolio"}
+MATHS_FOLDERS = {"features", "portfolio", "backtest"}
 MINDS = {"strategies", "llm"}
 MINDS_FOLDERS = {"text", "forecast", "agents", "rl", "feedback"}
-WORLD = {"runs", "report", "charts", "results", "artefacts"}
-WORLD_FOLDERS = {"data", "execution", "backtest", "ops"}
+WORLD = {"runs", "ledger", "vault", "report", "charts", "results", "artefacts", "backtest.engine"}
+WORLD_FOLDERS = {"data", "execution", "ops"}
 RLLIB = {f"rl.{name}" for name in ("td3", "sac", "replay", "learner", "rollout", "batched_members")}
 ON_RAY = {"ray_runtime", "pipeline", "ops.telemetry"} | RLLIB
 DOORS = {"cli"}
@@ -42,11 +42,13 @@ def floor(module: str) -> int:
         return 4
     if module in WORDS:
         return 0
+    if module in WORLD:
+        return 3
     if module in MATHS or folder in MATHS_FOLDERS:
         return 1
     if module in MINDS or folder in MINDS_FOLDERS:
         return 2
-    if module in WORLD or folder in WORLD_FOLDERS:
+    if folder in WORLD_FOLDERS:
         return 3
     raise AssertionError(f"rlaif_ray/{module.replace('.', '/')}.py stands on no floor; give it one")
 

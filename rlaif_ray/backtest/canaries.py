@@ -1,0 +1,82 @@
+"""Whether a policy looks ahead: put noise where its future was and see whether its decisions move.
+
+The noise is a possible market, so its shape gives nothing away. A decision that depends on nothing later stays as it
+was, bit for bit; one that moves has looked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from rlaif_ray.core import Cube
+
+Decide = Callable[[Cube, int], np.ndarray]  # (cube, row) -> (A,) target weights decided at the close of that row
+
+
+def looks_ahead(decide: Decide, cube: Cube, decided: Mapping[int, np.ndarray], *, seed: int) -> str | None:
+    """The first decision that noise after its own row changes, in words; None where all stay as they were.
+
+    Parameters
+    ----------
+    decide : takes the decision of one row anew.
+    decided : row -> (A,) the target weights that were decided on the cube as it is.
+    """
+    for row, before in decided.items():
+        after = decide(perturbed(cube, cube.known_at[row], np.random.default_rng([seed, row])), row)
+        if not np.array_equal(after, before):
+            return (
+                f"noise after {cube.times[row]} moves the decision taken then by up to {np.abs(after - before).max():.2g} of equity; "
+                f"it knew what came after it"
+            )
+    return None
+
+
+def perturbed(cube: Cube, at: np.datetime64, rng: np.random.Generator) -> Cube:
+    """The same cube with every row known after `at` replaced by noise of the same shape.
+
+    Times stay, no one comes back from a delisting, and what a source does not have at all (no volume, say) stays absent.
+    """
+    after = cube.known_at > at
+    t, a = int(after.sum()), len(cube.symbols)
+    noise = noise_market(rng, t, a)
+    gone = cube.delisted[~after].any(axis=0)
+    noise["delisted"] |= gone
+    noise["tradable"] &= ~gone
+    noise["prices"][:, gone] = np.nan
+    noise["features"] = 10.0 * rng.standard_normal((t, a, len(cube.feature_names)), np.float32)
+    fields = {}
+    for name, future in noise.items():
+        column = getattr(cube, name).copy()
+        if column.dtype.kind == "f":
+            future = np.where(np.isnan(column).all(axis=0), np.nan, future)
+        column[after] = future
+        fields[name] = column
+    return Cube(
+        cube.times, cube.known_at, cube.symbols, fields["prices"], fields["features"], cube.feature_names, fields["tradable"],
+        fields["splits"], fields["dividends"], fields["delisted"], cube.bars_per_year, cube.price_kind,
+    )  # fmt: skip
+
+
+def noise_market(rng: np.random.Generator, rows: int, assets: int, delistings: float = 0.2) -> dict[str, np.ndarray]:
+    """Arrays of a `Cube` by name: random walks with low <= open, close <= high, splits, dividends, halts and delistings.
+
+    `delistings` is about the share of symbols that do not live to the end.
+    """
+    shape = (rows, assets)
+    close = 10.0 ** rng.uniform(0, 3, assets) * np.exp(np.cumsum(rng.normal(0, 0.05, shape), axis=0))
+    open_ = close * np.exp(rng.normal(0, 0.02, shape))
+    high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0, 0.02, shape)))
+    low = np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0, 0.02, shape)))
+    prices = np.stack([open_, high, low, close, np.floor(rng.lognormal(12, 1, shape))], axis=-1)
+    halted = rng.random(shape) < 0.02
+    prices[halted] = np.stack([close] * 4 + [np.zeros(shape)], axis=-1)[halted]
+    delisted = np.logical_or.accumulate(rng.random(shape) < delistings / max(rows, 1), axis=0)
+    prices[delisted] = np.nan
+    alive = ~delisted
+    return {
+        "prices": prices, "tradable": alive & ~halted, "delisted": delisted,
+        "splits": np.where(alive & (rng.random(shape) < 0.01), rng.choice([0.5, 2.0, 3.0], shape), 1.0),
+        "dividends": np.where(alive & (rng.random(shape) < 0.02), 0.01 * np.nan_to_num(close), 0.0),
+    }  # fmt: skip
