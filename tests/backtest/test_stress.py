@@ -1,0 +1,57 @@
+"""Replays under harder terms, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlaif_ray.backtest.engine import run
+from rlaif_ray.backtest.stress import among, late, replay, with_delistings
+from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.simulator import Market
+from rlaif_ray.strategies import EqualWeight
+from tests.laws import random_cube
+
+COSTS = CostModel.of_bps(0.5, 1.0, 2.0)
+
+
+def test_a_replay_on_the_same_terms_is_the_episode() -> None:
+    cube, rows = random_cube(np.random.default_rng(1), rows=120, assets=5), slice(20, 119)
+    episode, decisions = run(EqualWeight(), cube, rows, costs=COSTS, fill="next_open", max_weight=1.0)
+    targets = np.array([[d.weights[s] for s in cube.symbols] for d in decisions])
+    assert np.array_equal(replay(Market.of(cube, "next_open"), rows, targets, COSTS), episode.returns)
+
+
+def test_dearer_trades_leave_less() -> None:
+    cube, rows = random_cube(np.random.default_rng(2), rows=200, assets=4), slice(0, 199)
+    targets = np.random.default_rng(0).dirichlet(np.ones(4), 199)
+    market = Market.of(cube, "next_open")
+    grown = [np.log1p(replay(market, rows, targets, CostModel(slippage=bps / 1e4))).sum() for bps in (0, 5, 25, 50)]
+    assert grown == sorted(grown, reverse=True) and grown[0] > grown[-1]
+
+
+def test_late_by_hand() -> None:
+    targets = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    assert late(targets).tolist() == [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+
+
+def test_members_alone_by_hand() -> None:
+    """What non-members held goes to the members in proportion; cash stays cash; nobody left is all cash."""
+    targets = np.array([[0.2, 0.2, 0.4], [0.5, 0.5, 0.0], [0.5, 0.5, 0.0]])
+    members = np.array([[True, False, True], [True, True, True], [False, False, True]])
+    np.testing.assert_allclose(among(targets, members), [[0.8 * 0.2 / 0.6, 0, 0.8 * 0.4 / 0.6], [0.5, 0.5, 0], [0, 0, 0]], atol=1e-15)
+
+
+def test_the_dead_pay_what_the_simulator_pays_and_are_not_bought_again() -> None:
+    flat = random_cube(np.random.default_rng(3), rows=60, assets=4)
+    flat.prices[...] = 10.0
+    flat.splits[...], flat.dividends[...] = 1.0, 0.0
+    flat.tradable[...], flat.delisted[...] = True, False
+    market, rows = Market.of(flat, "next_open"), slice(0, 59)
+    stressed = with_delistings(market, rows, bars_per_year=252, seed=0, rate=252.0 / 2)  # each bar is the last for half of them
+    assert stressed.delisted.sum() == 2 and stressed.delisted.any(axis=0).sum() == 2
+    returns = replay(stressed, rows, np.full((59, 4), 0.25), CostModel())
+    # Each takes 30% of a quarter with it, of what equity was then; at flat prices nothing else moves.
+    deaths = len(np.unique(np.argwhere(stressed.delisted)[:, 0]))
+    assert np.isclose(np.prod(1 + returns), (1 - 0.075) ** 2 if deaths == 2 else 1 - 0.15, rtol=1e-12)
+    assert not stressed.fillable[-1, stressed.delisted.any(axis=0)].any()
+    assert np.array_equal(with_delistings(market, rows, bars_per_year=252, seed=0, rate=126.0).delisted, stressed.delisted)
