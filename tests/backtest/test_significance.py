@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from arch.bootstrap import optimal_block_length
 
-from rlaif_ray.backtest.significance import Interval, block_length, edge, percentile_interval, resampled_moments, stationary_indices
+from rlaif_ray.backtest.significance import (
+    Interval,
+    block_length,
+    block_lengths,
+    bootstrap_variance,
+    edge,
+    percentile_interval,
+    resampled_moments,
+    stationary_indices,
+    stationary_weights,
+)
 from rlaif_ray.errors import DataError
 
 
@@ -37,6 +47,28 @@ def test_the_block_length_is_politis_whites():
     assert block_length(series) > 5 * block_length(rng.normal(size=2000))
     assert block_length(np.full(100, 0.001)) == 1.0
     assert block_length(series[:5]) == 1.0
+
+
+@pytest.mark.parametrize("bars", [20, 21, 60, 253, 2521])
+def test_block_lengths_of_columns_are_archs(bars):
+    rng = np.random.default_rng(bars)
+    columns = np.stack([autoregressive(rng, bars, phi) for phi in (-0.5, 0.0, 0.0, 0.3, 0.9, 0.99)], axis=1)
+    expected = np.clip(optimal_block_length(columns)["stationary"].to_numpy(), 1, bars / 3)
+    assert block_lengths(columns) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("bars", "block"), [(60, 1.0), (60, 5.0), (61, 5.0)])
+def test_the_bootstraps_own_variance_needs_no_resample(bars, block):
+    series = autoregressive(np.random.default_rng(2), bars, 0.6)[:, None]
+    weights = stationary_weights(bars, block, 40_000, np.random.default_rng(3))
+    assert bootstrap_variance(series, block)[0] == pytest.approx(bars * (weights @ series / bars).var(), rel=0.03)
+
+
+def test_weights_count_the_indices_of_the_same_draws():
+    for block in (1.0, 7.0):
+        index = stationary_indices(50, block, 20, np.random.default_rng(1))
+        weights = stationary_weights(50, block, 20, np.random.default_rng(1))
+        assert np.array_equal(weights, [np.bincount(row, minlength=50) for row in index])
 
 
 def test_moments_of_resamples_are_those_of_the_series():
