@@ -6,7 +6,7 @@ was, bit for bit; one that moves has looked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -15,21 +15,14 @@ from rlaif_ray.core import Cube
 Decide = Callable[[Cube, int], np.ndarray]  # (cube, row) -> (A,) target weights decided at the close of that row
 
 
-def looks_ahead(decide: Decide, cube: Cube, decided: Mapping[int, np.ndarray], *, seed: int) -> str | None:
-    """The first decision that noise after its own row changes, in words; None where all stay as they were.
-
-    Parameters
-    ----------
-    decide : takes the decision of one row anew.
-    decided : row -> (A,) the target weights that were decided on the cube as it is.
-    """
-    for row, before in decided.items():
+def looks_ahead(decide: Decide, cube: Cube, rows: Iterable[int], *, seed: int) -> str | None:
+    """The first decision of `rows` that noise after its own row changes, in words; None where all stay as they were."""
+    for row in rows:
+        before = decide(cube, row)
         after = decide(perturbed(cube, cube.known_at[row], np.random.default_rng([seed, row])), row)
         if not np.array_equal(after, before):
-            return (
-                f"noise after {cube.times[row]} moves the decision taken then by up to {np.abs(after - before).max():.2g} of equity; "
-                f"it knew what came after it"
-            )
+            moved = np.abs(after - before).max()
+            return f"noise after {cube.times[row]} moves the decision taken then by up to {moved:.2g} of equity: it knew what came after it"
     return None
 
 

@@ -1,10 +1,12 @@
 """The same decisions under harder terms: other costs, one bar late, names that die, names that were not yet members.
 
-Decisions are replayed, not taken anew: what is asked is whether the result hangs on the terms that they were traded on.
+Decisions are replayed, not taken anew: what is asked is whether the result hangs on the terms that they were traded on,
+or on one state of the market.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +15,8 @@ from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Accounts, Market, walk
 
 DELISTED_A_YEAR = 0.03  # share of the names that die in a year; about what the S&P 500 loses to failure and takeover together
+QUARTER, YEAR = 0.25, 1.0  # over which the market's volatility and its direction are looked back on
+ROUNDING = 1e-9  # sums of squares that differ by less are the same volatility
 
 
 def replay(market: Market, rows: slice, targets: np.ndarray, costs: CostModel, *, cash_usd: float = 1_000_000.0) -> np.ndarray:
@@ -47,3 +51,23 @@ def with_delistings(market: Market, rows: slice, *, bars_per_year: float, seed: 
         delisted[at[a], a] = True
         fillable[at[a] :, a] = False
     return replace(market, fillable=fillable, delisted=delisted)
+
+
+def regimes(market_returns: np.ndarray, *, bars_per_year: float) -> np.ndarray:
+    """(T,) the state of the market at each close: rising or falling over the past year, calm or rough over the past quarter.
+
+    `market_returns` (T,) are simple, of equal weight. Rough is a volatility above the median of all that were seen until
+    then; bars without a quarter behind them are calm, so that nothing after a bar says what it is called.
+    """
+    logs, bars = np.log1p(market_returns), np.arange(len(market_returns))
+    total = np.concatenate([[0.0], np.cumsum(logs)])
+    squares = np.concatenate([[0.0], np.cumsum(logs**2)])
+    year, quarter = (max(2, round(bars_per_year * span)) for span in (YEAR, QUARTER))
+    grown = total[1:] - total[np.maximum(bars + 1 - year, 0)]
+    volatility = squares[1:] - squares[np.maximum(bars + 1 - quarter, 0)]
+    rough = np.zeros(len(bars), bool)
+    seen: list[float] = []
+    for t in range(quarter, len(bars)):
+        rough[t] = bool(seen) and volatility[t] > seen[len(seen) // 2] * (1 + ROUNDING)
+        insort(seen, float(volatility[t]))
+    return np.char.add(np.where(grown >= 0, "rising, ", "falling, "), np.where(rough, "rough", "calm"))

@@ -46,7 +46,7 @@ HONEST: dict[str, Decide] = {
 
 def asked(decide: Decide, seed: int) -> str | None:
     cube = random_cube(np.random.default_rng(seed), rows=200, assets=12)
-    return looks_ahead(decide, cube, {row: decide(cube, row) for row in range(100, 190, 10)}, seed=seed)
+    return looks_ahead(decide, cube, range(100, 190, 10), seed=seed)
 
 
 @pytest.mark.parametrize("name", PEEKING)
@@ -61,7 +61,7 @@ def test_honest_decisions_are_left_alone(name: str) -> None:
     assert not [seed for seed in range(25) if asked(HONEST[name], seed)]
 
 
-def test_a_decision_that_is_not_the_recorded_one_counts_as_moved() -> None:
+def test_what_moved_is_said() -> None:
     cube = random_cube(np.random.default_rng(0), rows=50, assets=4)
-    found = looks_ahead(lambda c, row: np.full(4, 0.25), cube, {10: np.array([0.25, 0.25, 0.5, 0.0])}, seed=0)
-    assert found is not None and str(cube.times[10]) in found and "0.25 of equity" in found
+    found = looks_ahead(lambda c, row: np.eye(4)[int(closes(c)[row + 1, 0] * 1e6) % 4], cube, [10, 20, 30], seed=0)
+    assert found is not None and "up to 1 of equity" in found

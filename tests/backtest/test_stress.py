@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlaif_ray.backtest.engine import run
-from rlaif_ray.backtest.stress import among, late, replay, with_delistings
+from rlaif_ray.backtest.stress import among, late, regimes, replay, with_delistings
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Market
 from rlaif_ray.strategies import EqualWeight
@@ -55,3 +55,11 @@ def test_the_dead_pay_what_the_simulator_pays_and_are_not_bought_again() -> None
     assert np.isclose(np.prod(1 + returns), (1 - 0.075) ** 2 if deaths == 2 else 1 - 0.15, rtol=1e-12)
     assert not stressed.fillable[-1, stressed.delisted.any(axis=0)].any()
     assert np.array_equal(with_delistings(market, rows, bars_per_year=252, seed=0, rate=126.0).delisted, stressed.delisted)
+
+
+def test_regimes_by_hand_and_blind_to_what_comes() -> None:
+    returns = np.r_[np.full(40, 0.001), np.full(8, -0.05), np.full(12, 0.2)]  # a year of 8 bars, a quarter of 2
+    states = regimes(returns, bars_per_year=8)
+    assert set(states[:40]) == {"rising, calm"}
+    assert states[41] == "falling, rough" and states[-1] == "rising, rough"
+    assert np.array_equal(regimes(returns[:45], bars_per_year=8), states[:45])
