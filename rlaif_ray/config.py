@@ -111,13 +111,31 @@ class TTM(Section):
     """Last date that pretrained weights may have seen; needed with `weights`."""
 
 
+class Trees(Section):
+    """LightGBM over the cross-section, one model a horizon."""
+
+    trees: int = Field(default=300, ge=1)
+    """Most trees; fewer where the held-out rows gain nothing from more."""
+    leaves: int = Field(default=15, ge=2)
+    """Leaves a tree."""
+    learning_rate: float = Field(default=0.03, gt=0, le=1)
+    """How much of each tree counts."""
+    min_rows: int = Field(default=100, ge=1)
+    """Rows (date, symbol) a leaf."""
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the fitted bars, the last, that says how many trees and how wide the quantiles."""
+
+
 class ForecastSection(Section):
     horizons: tuple[int, ...] = (1, 5)
     """Bars ahead, rising."""
     levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Quantile levels, symmetric about 0.5."""
-    models: tuple[Literal["naive", "drift", "ewma_volatility", "ttm"], ...] = ("naive", "drift", "ewma_volatility", "ttm")
+    models: tuple[Literal["naive", "drift", "ewma_volatility", "lightgbm", "ttm"], ...] = (
+        "naive", "drift", "ewma_volatility", "lightgbm", "ttm"
+    )  # fmt: skip
     """Forecasters that run; all are judged in the report."""
+    trees: Trees = Trees()
     ttm: TTM = TTM()
 
     @field_validator("horizons")

@@ -35,7 +35,7 @@ def test_a_run_leaves_a_result_a_report_and_models_to_serve(tiny_run: Path) -> N
     result = result_of(tiny_run)
     rules = {"buy_and_hold", "equal_weight", "momentum_12_1", "short_term_reversal", "inverse_volatility", "min_variance", "hrp"}
     assert set(result["policies"]) == {"sac", *rules}
-    assert set(result["forecasts"]) == {"naive", "drift", "ewma_volatility", "ttm"}
+    assert set(result["forecasts"]) == {"naive", "drift", "ewma_volatility", "lightgbm", "ttm"}
     assert set(result["analysts"]) == {"fundamental", "sentiment", "technical", "risk", "manager"}
     assert result["edges"]["equal_weight"] == {"value": 0.0, "low": 0.0, "high": 0.0, "claim": False}
     page = (tiny_run / "report.html").read_text()
@@ -144,7 +144,10 @@ def test_a_failed_fold_ends_the_folds_beside_it(ray_session: None) -> None:
 
 @pytest.mark.parametrize(
     ("knob", "says"),
-    [({"forecast.ttm.context": "400"}, "lower --forecast.ttm.context"), ({"rl.episode_bars": "5000"}, "--rl.episode_bars is 5000")],
+    [
+        ({"forecast.ttm.context": "400"}, "lower --forecast.ttm.context"), ({"forecast.trees.held_out": "0.95"}, "lightgbm needs 525"),
+        ({"rl.episode_bars": "5000"}, "--rl.episode_bars is 5000"),
+    ],
 )  # fmt: skip
 def test_what_a_later_stage_could_not_do_is_told_with_the_folds(knob: dict[str, str], says: str) -> None:
     cube = random_cube(np.random.default_rng(0), rows=700, assets=3)

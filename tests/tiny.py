@@ -6,6 +6,7 @@ from pathlib import Path
 
 TINY: dict[str, str] = {
     "data.n_symbols": "5", "data.n_bars": "700",
+    "forecast.trees.trees": "20",
     "forecast.ttm.context": "32", "forecast.ttm.steps": "10", "forecast.ttm.refit_steps": "5", "forecast.ttm.batch": "32",
     "rl.hidden": "[16, 16]", "rl.updates": "60", "rl.batch": "32", "rl.paths": "8", "rl.warmup_steps": "5", "rl.episode_bars": "20",
     "feedback.epochs": "2", "feedback.min_pairs": "50",

@@ -11,7 +11,7 @@ from rlaif_ray.config import ForecastSection
 from rlaif_ray.core import Forecaster
 from rlaif_ray.errors import CheckpointError, ConfigError, did_you_mean
 
-NAMES = ("naive", "drift", "ewma_volatility", "ttm")
+NAMES = ("naive", "drift", "ewma_volatility", "lightgbm", "ttm")
 
 
 class StoredForecaster(Forecaster, Protocol):
@@ -28,6 +28,10 @@ def build(section: ForecastSection, name: str, *, seed: int = 0) -> StoredForeca
         from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
 
         return TTMForecaster(**grid, **section.ttm.model_dump(), seed=seed)
+    if name == "lightgbm":
+        from rlaif_ray.forecast.trees import LightGBM
+
+        return LightGBM(**grid, **section.trees.model_dump(), seed=seed)
     kind = _baseline(name)
     if kind is None:
         raise ConfigError(f"no forecaster {name!r}; expected one of {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
@@ -46,6 +50,10 @@ def load(directory: Path) -> StoredForecaster:
         from rlaif_ray.forecast.tiny_time_mixer import TTMForecaster
 
         return TTMForecaster.load(directory)
+    if name == "lightgbm":
+        from rlaif_ray.forecast.trees import LightGBM
+
+        return LightGBM.load(directory)
     kind = _baseline(name)
     if kind is None:
         raise CheckpointError(f"{manifest} names the forecaster {name!r}; expected one of {', '.join(NAMES)}")

@@ -25,6 +25,7 @@ from rlaif_ray.core import Cube, ForecastTable
 from rlaif_ray.errors import DataError, MissingDataError, ModelError, RlaifError
 from rlaif_ray.folds import Fold, Window
 from rlaif_ray.forecast import StoredForecaster, build, need_ttm
+from rlaif_ray.forecast.trees import least_bars
 from rlaif_ray.runs import seed_for
 
 
@@ -52,26 +53,31 @@ def forecast_fold(
         shutil.rmtree(storage / folder, ignore_errors=True)
     tables = {}
     for name in section.models:
-        windows = storage / "windows" / name
+        windows, own = storage / "windows" / name, seed_for(seed, f"fold={fold.name}/forecast/{name}")
         if name == "ttm":
-            own = seed_for(seed, f"fold={fold.name}/forecast/{name}")
             tables[name] = _train(cube_ref, fold, section, own, storage / "train", windows, workers)
         else:
-            tables[name] = _walk(build(section, name), ray.get(cube_ref), fold.windows, windows)
+            tables[name] = _walk(build(section, name, seed=own), ray.get(cube_ref), fold.windows, windows)
         shutil.copytree(windows / fold.last.name, storage / "models" / name)
     return tables
 
 
 def check_context(fold: Fold, section: ForecastSection) -> None:
-    """If the Tiny Time Mixer is to run: `ConfigError` where its extra is missing, `DataError` where the first fit is too short."""
+    """Of the models that are to run: `ConfigError` where an extra is missing, `DataError` where the first fit is too short."""
+    first = fold.windows[0].fit
+    bars, needed = first.stop - first.start, least_bars(section.horizons, section.trees.held_out)
+    if "lightgbm" in section.models and bars < needed:
+        raise DataError(
+            f"{bars} bars for the first fit of fold {fold.name}; lightgbm needs {needed}: bring more bars or lower --forecast.horizons"
+        )
     if "ttm" not in section.models:
         return
     need_ttm()
-    bars, needed = fold.windows[0].fit.stop, section.ttm.context + section.horizons[-1]
-    if bars <= needed:
+    needed = section.ttm.context + section.horizons[-1]
+    if first.stop <= needed:
         raise DataError(
-            f"{bars} bars before the first forecast of fold {fold.name}; ttm needs over {needed}, {section.ttm.context} of context and "
-            f"{section.horizons[-1]} of label: bring more bars or lower --forecast.ttm.context"
+            f"{first.stop} bars before the first forecast of fold {fold.name}; ttm needs over {needed}, {section.ttm.context} of context "
+            f"and {section.horizons[-1]} of label: bring more bars or lower --forecast.ttm.context"
         )
 
 
