@@ -24,6 +24,7 @@ slow: install
 
 bench: install
 	@$(PIP) -c constraints.txt --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.peers
 	@$(BIN)/python -m benchmarks.all
 
 install: $(INSTALLED)

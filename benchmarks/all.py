@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.rows import table
 
 HERE = Path(__file__).parent
-NOT_BENCHES = {"__init__", "all", "rows"}
+NOT_BENCHES = {"__init__", "all", "rows", "peers", "peer_work"}
 VERSIONS = ("numpy", "numba", "polars", "torch", "ray")
 
 

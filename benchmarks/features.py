@@ -8,14 +8,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
 
-from benchmarks.rows import Row, in_turn, main
+from benchmarks.rows import Row, in_turn, main, own_time
 from rlaif_ray.core import PRICE_COLUMNS, Panel
 from rlaif_ray.data.synthetic import SyntheticSource
 from rlaif_ray.features import technical
@@ -39,7 +38,7 @@ def _eight(symbols: int, bars: int) -> Row:
         return [technical.apply(p, OURS) for p in panels]
 
     if not importlib.util.find_spec("stockstats"):
-        return _not_run(name, ours, symbols * bars, peer_name, "rows/s")
+        return Row.not_run(name, symbols * bars / own_time(ours), peer_name, "rows/s", None)
     retype: Any = importlib.import_module("stockstats").StockDataFrame.retype
 
     def peer() -> list[pd.DataFrame]:
@@ -61,7 +60,7 @@ def _wide(bars: int) -> Row:
         return technical.apply(panels[0])
 
     if not importlib.util.find_spec("ta"):
-        return _not_run(name, ours, bars * len(TECHNICAL), peer_name, "cells/s")
+        return Row.not_run(name, bars * len(TECHNICAL) / own_time(ours), peer_name, "cells/s", None)
     ta = importlib.import_module("ta")
 
     def peer() -> pd.DataFrame:
@@ -95,11 +94,6 @@ def _apart_eight(frame: pd.DataFrame, ours: Panel, peer: pd.DataFrame) -> float:
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a[WARM:] - b[WARM:]).max() / np.abs(b[WARM:]).max())
-
-
-def _not_run(name: str, ours: Callable[[], object], work: int, peer_name: str, unit: str) -> Row:
-    seconds, _ = in_turn(ours, lambda: None)
-    return Row(name, work / seconds, peer_name, float("nan"), float("nan"), unit, None, "Peer not run: it is not installed.")
 
 
 def _market(symbols: int, bars: int) -> tuple[list[Panel], list[pd.DataFrame]]:

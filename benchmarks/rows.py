@@ -25,11 +25,18 @@ class Row:
     target: float | None  # of the ratio, where the project has set itself one
     note: str
 
+    @classmethod
+    def not_run(cls, name: str, ours: float, peer_name: str, unit: str, target: float | None) -> Row:
+        """Ours alone, where the peer is not installed."""
+        return cls(name, ours, peer_name, float("nan"), float("nan"), unit, target, "Peer not run: it is not installed.")
+
     @property
     def verdict(self) -> str:
         """A miss is said, never raised."""
         if self.target is None:
             return "no target"
+        if self.ratio != self.ratio:
+            return "not run"
         return "met" if self.ratio >= self.target else "MISSED"
 
 
@@ -44,6 +51,11 @@ def in_turn(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[flo
             work()
             times.append(time.process_time() - start)
     return median(seconds[0]), median(seconds[1])
+
+
+def own_time(ours: Callable[[], object]) -> float:
+    """Median CPU seconds of ours, where there is no peer to take turns with."""
+    return in_turn(ours, lambda: None)[0]
 
 
 def main(rows: Callable[[bool], list[Row]]) -> None:
