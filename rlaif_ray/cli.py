@@ -112,18 +112,22 @@ def _known_cause(error: BaseException) -> RlaifError | None:
     return None
 
 
+VAULT = {"open-vault": "open", "break-vault": "broken"}
+
+
 def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
     from rlaif_ray.config import load_config
     from rlaif_ray.runs import Run
 
     resume = flags.get("resume")
     if resume is not None:
-        clash = [f"--{n}" for n in ("scale", "config", "run-dir") if n in flags] + [f"--{k}" for k in knobs]
+        clash = [f"--{n}" for n in ("scale", "config", "run-dir", *VAULT) if n in flags] + [f"--{k}" for k in knobs]
         if clash:
             raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(clash)}, or start a new run")
         config = Run.open(resume).config
     else:
-        config = load_config(flags.get("scale"), flags.get("config"), knobs)
+        asked = [state for flag, state in VAULT.items() if flag in flags]
+        config = load_config(flags.get("scale"), flags.get("config"), knobs | ({"backtest.vault": asked[-1]} if asked else {}))
     from rlaif_ray.pipeline import run_pipeline
     from rlaif_ray.report import summary_text
 
@@ -182,6 +186,8 @@ VERBS: dict[str, Verb] = {
             "run-dir": Flag("DIR", "Where to write; default runs/pipeline-<UTC time>. On a cluster: storage that all nodes see."),
             "resume": Flag("RUN", "Go on with an unfinished run: committed stages are not done again."),
             "json": Flag(None, "Print result.json on standard output, and nothing else."),
+            "open-vault": Flag(None, "Test in the vault, which a configuration may do once: the ledger remembers."),
+            "break-vault": Flag(None, "Open it though the configuration did before; the result says so."),
         },
         True,
         _pipeline,

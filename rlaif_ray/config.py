@@ -280,6 +280,10 @@ class Backtest(Section):
     """Bars left out between training and test, beyond the purge."""
     resamples: int = Field(default=2000, ge=100)
     """Stationary-bootstrap resamples behind each interval."""
+    vault_from: dt.date | None = None
+    """First day of the vault, before which all test blocks end; default: the last two years of a real set, none of a synthetic one."""
+    vault: Literal["closed", "open", "broken"] = "closed"
+    """open: test in the vault alone, once a configuration; broken: once more, and stamped (--open-vault, --break-vault)."""
 
 
 class Config(Section):
@@ -296,8 +300,13 @@ class Config(Section):
 
     @property
     def hash(self) -> str:
-        """Of everything that can change a result; where the lake lies cannot."""
-        return content_hash(self.model_dump(mode="json", exclude={"lake"}))
+        """Of everything that can change a result on given test blocks; where the lake lies cannot, nor that the vault is open."""
+        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "backtest": {"vault"}}))
+
+    @property
+    def family(self) -> str:
+        """The hash without the seed and without where the vault begins: what may open it once."""
+        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "seed": True, "backtest": {"vault", "vault_from"}}))
 
 
 SCALES: dict[str, dict[str, Any]] = {

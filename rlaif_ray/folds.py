@@ -54,25 +54,25 @@ class Fold:
 
 def walk_forward(
     n_rows: int, *, folds: int, test_fraction: float, forecaster_fraction: float, inner_windows: int, horizon: int,
-    embargo: int, warmup: int,
+    embargo: int, warmup: int, vault: int | None = None, opened: bool = False,
 ) -> list[Fold]:  # fmt: skip
-    """`folds` expanding folds with adjoining test blocks at the end of the data, then the live fold.
+    """`folds` expanding folds with adjoining test blocks at the end of what may be judged, then the live fold.
 
     Parameters
     ----------
     n_rows : rows of the cube; the last decision that can be judged is on row n_rows - 2.
-    test_fraction : share of `n_rows` that the test blocks cover together.
+    test_fraction, vault, opened : see `judged_rows`.
     forecaster_fraction : share of the training span in block A.
     horizon : the longest label horizon of any stage, in bars.
     warmup : leading rows on which features are not yet defined; nothing is fitted or decided there.
 
     Raises `DataError` when a block would be too short to hold one label.
     """
-    judged = n_rows - 1
-    test_size = int(judged * test_fraction) // folds
+    tested = judged_rows(n_rows, test_fraction=test_fraction, horizon=horizon, vault=vault, opened=opened)
+    test_size = (tested.stop - tested.start) // folds
     if test_size == 0:
         raise DataError(f"{n_rows} rows do not fill {folds} test blocks; bring more bars, or lower --backtest.folds")
-    first_test = judged - test_size * folds
+    first_test = tested.stop - test_size * folds
     built = []
     for k in range(folds):
         start = first_test + k * test_size
@@ -81,6 +81,21 @@ def walk_forward(
     last = slice(n_rows - 1, n_rows)
     built.append(_fold("live", warmup, n_rows, last, "live", forecaster_fraction, inner_windows, horizon, 0))
     return built
+
+
+def judged_rows(n_rows: int, *, test_fraction: float, horizon: int, vault: int | None = None, opened: bool = False) -> slice:
+    """Decision rows that are judged: a decision on row t is, by what happens from row t + 1 on.
+
+    Parameters
+    ----------
+    test_fraction : share of what may be judged, its end.
+    vault : the first vaulted row; None: there is none. Closed, it keeps out every decision with a label that closes in it;
+        opened, decisions are judged that are filled in it, and no other.
+    """
+    if vault is not None and opened:
+        return slice(max(vault - 1, 0), n_rows - 1)
+    stop = n_rows - 1 if vault is None else max(vault - horizon, 0)
+    return slice(stop - int(stop * test_fraction), stop)
 
 
 def _fold(

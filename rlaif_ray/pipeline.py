@@ -23,11 +23,12 @@ from rlaif_ray.agents.debate import MANAGER
 from rlaif_ray.agents.on_ray import opine_table
 from rlaif_ray.backtest.on_ray import backtest_fold, read_episode
 from rlaif_ray.config import Config
-from rlaif_ray.core import Abstention, Cube, Opinion, OpinionTable, canonical_json, content_hash
+from rlaif_ray.core import Abstention, Cube, Episode, Opinion, OpinionTable, canonical_json, content_hash
 from rlaif_ray.data import build as build_source
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.lake import Lake, as_decided
 from rlaif_ray.data.on_ray import ingest
+from rlaif_ray.errors import DataError
 from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Fill
@@ -35,14 +36,16 @@ from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, warmup_bars
 from rlaif_ray.features.on_ray import compute
 from rlaif_ray.feedback.on_ray import judge_fold
 from rlaif_ray.feedback.reward_model import load_judge, weigh_with
-from rlaif_ray.folds import Fold, walk_forward
+from rlaif_ray.folds import Fold, judged_rows, walk_forward
 from rlaif_ray.forecast.on_ray import check_context, forecast_fold, read_tables, write_tables
+from rlaif_ray.ledger import Trial, TrialLedger
 from rlaif_ray.report import render
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.rl.env import check_room
 from rlaif_ray.rl.on_ray import train
-from rlaif_ray.runs import Run, TrialLedger, committed, seed_for, write_atomically
+from rlaif_ray.runs import Run, committed, seed_for, write_atomically
 from rlaif_ray.serve.predictor import Predictor
+from rlaif_ray.vault import Vault, open_vault
 
 log = logging.getLogger("rlaif_ray")
 MODELS, TABLES = "models", "tables"  # folders of the forecast stage
@@ -57,7 +60,10 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
         ray_runtime.attach()
         dataset, ingested = _dataset(run)
         cube = dataset.cube()
-        folds = _folds(run.config, cube)
+        folds, vault, ledger = _folds(run.config, cube), _vault(run.config, cube), TrialLedger(run.config.lake.uri)
+        ledger.verify(_stamped(run).get("ledger"))
+        if vault.opened:
+            open_vault(vault, run, ledger, dataset.data_version)
         run.settle()
         cube_ref = ray.put(cube)
         opinions = _opinions(run, cube_ref, cube, folds)
@@ -67,9 +73,11 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
         for fold in folds:
             artefacts.keep(run, fold, cube, dataset, stages[fold.name], models=MODELS, fill=terms.fill, max_weight=terms.max_weight)
         result = _result(run, cube, dataset, ingested, folds, opinions, stages)
-        trials = _record_trials(run, cube, dataset, folds)  # first: who has seen the result has tried
+        ledger.record(_trials(run.config, cube, dataset.data_version, folds, stages))  # first: who has seen the result has tried
         run.write_result(result)
-        write_atomically(run.path / "verdict.json", canonical_json({"edge": result["edges"][ActorPolicy.name], "trials": trials}))
+        trials = ledger.count(dataset.data_version)
+        verdict = {"edge": result["edges"][ActorPolicy.name], "trials": trials, "vault": result["vault"], "ledger": ledger.verify()}
+        write_atomically(run.path / "verdict.json", canonical_json(verdict))
         render(result, run.path / "report.html", trials=trials)
     return run, result
 
@@ -126,18 +134,41 @@ def _observed(config: Config, cube: Cube) -> tuple[str, ...]:
 
 def _folds(config: Config, cube: Cube) -> list[Fold]:
     """The folds, each long enough for what every stage will ask of it: told here, not after the stages before have worked."""
-    cut = config.backtest
-    years = round(len(cube.times) * cut.test_fraction / cube.bars_per_year)
-    folds = walk_forward(
-        len(cube.times), folds=max(years, 1) if cut.folds == "yearly" else cut.folds,
-        **cut.model_dump(include={"test_fraction", "forecaster_fraction", "inner_windows"}),
-        horizon=max(*config.forecast.horizons, config.agents.horizon_bars), embargo=config.backtest.embargo_bars,
-        warmup=warmup_bars(_observed(config, cube)),
-    )  # fmt: skip
+    section, vault = config.backtest, _vault(config, cube)
+    cut: dict[str, Any] = {
+        "test_fraction": section.test_fraction, "horizon": max(*config.forecast.horizons, config.agents.horizon_bars),
+        "vault": vault.row, "opened": vault.opened,
+    }  # fmt: skip
+    tested = judged_rows(len(cube.times), **cut)
+    years = round((tested.stop - tested.start) / cube.bars_per_year)
+    try:
+        folds = walk_forward(
+            len(cube.times), **cut, folds=max(years, 1) if section.folds == "yearly" else section.folds,
+            forecaster_fraction=section.forecaster_fraction, inner_windows=section.inner_windows, embargo=section.embargo_bars,
+            warmup=warmup_bars(_observed(config, cube)),
+        )  # fmt: skip
+    except DataError as error:
+        if vault.row is None:
+            raise
+        raise DataError(f"{error}; {vault.bars} bars from {vault.first} on are a vault, see --backtest.vault_from") from None
     for fold in folds:
         check_context(fold, config.forecast)
         check_room(fold.train_rows.stop - fold.train_rows.start, config.rl.episode_bars)
     return folds
+
+
+def _vault(config: Config, cube: Cube) -> Vault:
+    section = config.backtest
+    return Vault.of(
+        cube.times, first_day=section.vault_from, asked=section.vault, real=config.data.type != "synthetic",
+        bars_per_year=cube.bars_per_year,
+    )  # fmt: skip
+
+
+def _stamped(run: Run) -> dict[str, Any]:
+    """The verdict of a run that is made again; it says where the ledger stood."""
+    file = run.path / "verdict.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def _opinions(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold]) -> Path:
@@ -250,14 +281,15 @@ def _result(
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that the report shows, but for the trials: how often others tried does not follow from this run."""
     config, tested = run.config, [f for f in folds if f.last.role == "test"]
-    walked = [{p.stem: read_episode(p) for p in sorted(stages[f.name]["backtest"].glob("*.npz"))} for f in tested]
+    walked, vault = [_walked(stages[f.name]) for f in tested], _vault(config, cube)
     figures = results.policy_results(
         {name: [fold[name] for fold in walked] for name in walked[0]}, held_by=ActorPolicy.name, bars_per_year=cube.bars_per_year,
         resamples=config.backtest.resamples, seed=config.seed,
     )  # fmt: skip
     tables = [read_tables(stages[f.name]["forecast"] / TABLES) for f in tested]
+    shown = tested if vault.state == "closed" else folds  # what the live models did on validation, they did in the vault
     records_of = {
-        part: {f.name: json.loads((stages[f.name][part] / "record.json").read_text()) for f in folds} for part in ("feedback", "rl")
+        part: {f.name: json.loads((stages[f.name][part] / "record.json").read_text()) for f in shown} for part in ("feedback", "rl")
     }
     terms = Terms.of(config, cube)
     spoken, table = _spoken(opinions, cube, config)
@@ -267,7 +299,7 @@ def _result(
     )  # fmt: skip
     trained = config.forecast.ttm.trained_until
     return {
-        **figures, **records_of, "seed": config.seed, "config_hash": config.hash,
+        **figures, **records_of, "seed": config.seed, "config_hash": config.hash, "vault": vault.result,
         "data": results.data_result(cube, dataset, ingested["quality"]),
         "execution": {
             "fill": terms.fill, "max_weight": effective_cap(terms.max_weight, len(cube.symbols)),
@@ -277,20 +309,35 @@ def _result(
         "forecasts": results.forecast_results(tables, [f.last for f in tested], cube),
         "analysts": desk,
         "decision": Predictor(config, dataset, cube, artefacts.load_all(run.path)).predict(cube.symbols).model_dump(mode="json"),
-        "notes": results.notes(
+        "notes": vault.notes + results.notes(
             cube, source=config.data.type, fill=terms.fill, analysts=desk, max_weight=terms.max_weight,
             trained_until=str(trained) if trained else None,
         ),
     }  # fmt: skip
 
 
-def _record_trials(run: Run, cube: Cube, dataset: Dataset, folds: list[Fold]) -> int:
-    """One record in the ledger for each test block; returns how many there are on this data."""
-    ledger = TrialLedger(run.config.lake.uri)
-    for fold in (f for f in folds if f.last.role == "test"):
-        block = f"{cube.times[fold.last.rows.start]}/{cube.times[fold.last.rows.stop]}"
-        ledger.record(run.config.hash, dataset.data_version, block)
-    return ledger.count(dataset.data_version)
+def _trials(config: Config, cube: Cube, data_version: str, folds: list[Fold], stages: dict[str, dict[str, Path]]) -> list[Trial]:
+    """What every policy returned on every test block. A rule is known by what it did: the same on the same bars is the same try."""
+    blocks = [f for f in folds if f.last.role == "test"]
+    walked = [_walked(stages[f.name]) for f in blocks]
+    trials = []
+    for name in walked[0]:
+        rule = name != ActorPolicy.name
+        did = content_hash([name, *(fold[name].returns for fold in walked)]) if rule else config.hash
+        trials += [
+            Trial(
+                name, rule, did, did if rule else config.family, config.seed, data_version,
+                f"{cube.times[f.last.rows.start]}/{cube.times[f.last.rows.stop]}", fold[name].times, fold[name].returns,
+                fold[results.BENCHMARK].returns,
+            )
+            for f, fold in zip(blocks, walked, strict=True)
+        ]  # fmt: skip
+    return trials
+
+
+def _walked(stages: dict[str, Path]) -> dict[str, Episode]:
+    """The episodes of a fold's test block by policy."""
+    return {p.stem: read_episode(p) for p in sorted(stages["backtest"].glob("*.npz"))}
 
 
 def _spoken(opinions: Path, cube: Cube, config: Config) -> tuple[list[Opinion | Abstention], OpinionTable]:

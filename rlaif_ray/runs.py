@@ -1,4 +1,4 @@
-"""A run on disk: its config, stages committed once, events, result; seeds by name; the ledger of trials.
+"""A run on disk: its config, stages committed once, events, result; seeds by name.
 
 A run directory holds config.json, result.json (only what follows from config, data and seed), timing.json and
 events.jsonl (when, where, how long), report.html, `stages/<stage>/<key>/` and `artefacts/`. It must lie on a file system
@@ -26,7 +26,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pyarrow.fs import FileSelector, FileSystem, FileType
 from pydantic import ValidationError
 
 from rlaif_ray.config import Config
@@ -235,42 +234,6 @@ class Run:
         if not file.is_file():
             raise MissingDataError(f"run {self.path} has no result.json: it did not finish; go on with --resume {self.path}")
         return json.loads(file.read_text())
-
-
-class TrialLedger:
-    """What was tried on which data, beside the lake and shared by all runs. The same try again is no new trial.
-
-    A record's key is the hash of (config, data, test block), and its content follows from the key: whoever writes it last
-    writes the same. `lake_uri` is a folder that all drivers see, or a URI of an object store, as the lake's.
-    """
-
-    def __init__(self, lake_uri: str) -> None:
-        uri = lake_uri if "://" in lake_uri else str(Path(lake_uri).expanduser().absolute())
-        self._files, root = FileSystem.from_uri(uri)
-        self._folder = f"{root}/trials"
-
-    def record(self, config_hash: str, data_version: str, test_block: str) -> bool:
-        """Put the trial if it is absent; True if it was."""
-        trial = {"config_hash": config_hash, "data_version": data_version, "test_block": test_block}
-        final = f"{self._folder}/{content_hash(trial)}.json"
-        if self._files.get_file_info(final).type == FileType.File:
-            return False
-        self._files.create_dir(self._folder, recursive=True)
-        partial = f"{self._folder}/.{uuid.uuid4().hex}.partial"
-        with self._files.open_output_stream(partial) as out:
-            out.write(canonical_json(trial).encode())
-        self._files.move(partial, final)
-        return True
-
-    def records(self, data_version: str | None = None) -> list[dict[str, str]]:
-        """All trials, or those on one version of the data, in the order of their keys."""
-        found = self._files.get_file_info(FileSelector(self._folder, allow_not_found=True))
-        files = sorted(f.path for f in found if f.extension == "json")
-        trials = [json.loads(self._files.open_input_stream(file).read()) for file in files]
-        return [t for t in trials if data_version is None or t["data_version"] == data_version]
-
-    def count(self, data_version: str | None = None) -> int:
-        return len(self.records(data_version))
 
 
 def committed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:

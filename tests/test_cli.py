@@ -83,6 +83,8 @@ def test_resume_takes_no_other_config(tmp_path, capsys):
     Run.create("pipeline", Config(), tmp_path / "run").close()
     assert main(["pipeline", "--resume", str(tmp_path / "run"), "--scale=smoke", "--rl.batch=3"]) == 2
     assert "leave out --scale, --rl.batch" in capsys.readouterr().err
+    assert main(["pipeline", "--resume", str(tmp_path / "run"), "--open-vault"]) == 2
+    assert "leave out --open-vault" in capsys.readouterr().err
 
 
 def test_values_may_follow_a_space_or_an_equals_sign():

@@ -17,10 +17,12 @@ import pytest
 import ray
 from ray.exceptions import RayError
 
+from rlaif_ray.backtest.on_ray import read_episode
 from rlaif_ray.config import load_config
 from rlaif_ray.errors import ConfigError, DataError
+from rlaif_ray.ledger import TrialLedger
 from rlaif_ray.pipeline import _folds, _or_end_all, run_pipeline
-from rlaif_ray.runs import TrialLedger, committed
+from rlaif_ray.runs import committed
 from tests.laws import random_cube
 from tests.tiny import TINY, arguments, knobs
 
@@ -50,8 +52,42 @@ def test_test_blocks_come_after_everything_that_was_learnt(tiny_run: Path) -> No
         assert fold["train"][1] < fold["validation"][0] <= fold["validation"][1] < fold["test"][0]
 
 
-def test_each_distinct_try_is_one_trial(tiny_run: Path) -> None:
-    assert TrialLedger(str(tiny_run.parent / "lake")).count() == 1
+def test_each_distinct_try_is_one_trial_and_says_what_it_returned(tiny_run: Path) -> None:
+    ledger, result = TrialLedger(str(tiny_run.parent / "lake")), result_of(tiny_run)
+    verdict = json.loads((tiny_run / "verdict.json").read_text())
+    assert ledger.count() == verdict["trials"] == 1
+    assert ledger.verify(verdict["ledger"]) == verdict["ledger"]
+    walked = {p.stem: read_episode(p) for p in (tiny_run / "stages" / "backtest" / "fold=0").glob("*/*.npz")}
+    tried = ledger.returns(result["data"]["data_version"], walked["sac"].times)
+    assert {name.split()[0] for name in tried.names} == set(result["policies"]) == set(walked)
+    assert tried.names[list(tried.baseline).index(False)] == f"sac {result['config_hash']}"
+    for k, name in enumerate(tried.names):
+        assert np.array_equal(tried.net[:, k], walked[name.split()[0]].returns)
+        assert np.array_equal(tried.benchmark[:, k], walked["equal_weight"].returns)
+
+
+def test_a_vault_is_not_tested_until_it_is_opened_and_then_once(ray_session: None, tmp_path: Path) -> None:
+    """The last 150 of 700 bars; one market, three runs: closed, opened, and opened again with another seed."""
+
+    def run(name: str, **more: str) -> dict[str, Any]:
+        config = load_config("smoke", None, knobs(tmp_path / "lake", **{**QUICK, "backtest__vault_from": first, **more}))
+        return run_pipeline(config, str(tmp_path / name))[1]
+
+    first = "2024-05-29"
+    closed = run("closed")
+    assert closed["vault"]["state"] == "closed" and closed["vault"]["from"] >= first > closed["test"]["to"]
+    assert set(closed["feedback"]) == set(closed["rl"]) == {"0"}  # what live did on validation, it did in the vault
+    assert closed["decision"]["as_of"][:10] == closed["data"]["last"] > closed["vault"]["from"]
+    assert "is closed" in closed["notes"][0] and "starts from cash" in " ".join(closed["decision"]["notes"])
+    opened = run("open", backtest__vault="open")
+    assert (opened["test"]["from"], opened["test"]["to"]) == (opened["vault"]["from"], opened["data"]["last"])
+    assert opened["config_hash"] == closed["config_hash"] and set(opened["rl"]) == {"0", "live"}
+    with pytest.raises(ConfigError, match="--break-vault"):
+        run("again", backtest__vault="open", seed="5")
+    assert not (tmp_path / "again").exists()
+    verdict = json.loads((tmp_path / "open" / "verdict.json").read_text())
+    assert (verdict["vault"]["state"], verdict["trials"]) == ("open", 2)
+    assert [r["kind"] for r in TrialLedger(str(tmp_path / "lake")).records()].count("opening") == 1
 
 
 def test_the_same_seed_gives_the_same_result(ray_session: None, tmp_path: Path) -> None:

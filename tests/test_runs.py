@@ -1,4 +1,4 @@
-"""Stages are whole or absent, seeds follow names, a trial counts once, and a run has one writer."""
+"""Stages are whole or absent, seeds follow names, and a run has one writer."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from rlaif_ray.config import Config
 from rlaif_ray.core import canonical_json
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
-from rlaif_ray.runs import Run, TrialLedger, code_version, seed_for
+from rlaif_ray.runs import Run, code_version, seed_for
 
 
 def write_one(folder: Path) -> None:
@@ -198,25 +198,6 @@ def test_seeds_follow_names():
     assert all(0 <= seed_for(root, "torch", bits=31) < 2**31 for root in range(50))
     # `printf 0/a | sha256sum`: a change of the rule would change every result, so it must be seen.
     assert seed_for(0, "a") == int("d3216b8dc7c46489", 16) >> 1
-
-
-def test_the_same_trial_counts_once(tmp_path):
-    ledger = TrialLedger(str(tmp_path / "lake"))
-    assert ledger.count() == 0
-    assert ledger.record("config-1", "data-1", "2010..2012")
-    assert not ledger.record("config-1", "data-1", "2010..2012")
-    assert ledger.record("config-2", "data-1", "2010..2012")
-    assert ledger.record("config-1", "data-2", "2010..2012")
-    assert (ledger.count(), ledger.count("data-1"), ledger.count("data-3")) == (3, 2, 0)
-    assert {t["config_hash"] for t in ledger.records("data-1")} == {"config-1", "config-2"}
-    assert not [p for p in os.listdir(tmp_path / "lake" / "trials") if p.endswith(".partial")]
-
-
-def test_the_ledger_lies_beside_the_lake_wherever_that_is(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    ledgers = [TrialLedger(uri) for uri in ("~/lake", f"file://{tmp_path}/lake", str(tmp_path / "lake"))]
-    assert [ledger.record("config-1", "data-1", "2010..2012") for ledger in ledgers] == [True, False, False]
-    assert [p.name for p in tmp_path.iterdir()] == ["lake"]
 
 
 def test_a_run_of_other_code_is_one_clear_line(tmp_path: Path) -> None:

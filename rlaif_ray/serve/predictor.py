@@ -72,11 +72,12 @@ class Predictor:
         models = self.models[fold]
         opinions = self._opinions(opinion_row(row, self.config.agents.every_bars), fold)
         view = MarketView(self.cube, row, self._portfolio(row, fold, holdings), self._forecasts(row, fold), opinions)
+        notes = self._notes(asked, row, models) + self._no_book(row, fold, holdings)
         decision = decide(models.policy, view, max_weight=models.max_weight)
         headline = next((n for n in reversed(self.config.forecast.models) if view.forecasts[n].target == "return"), None)
         return Prediction(
             as_of=moment_of(view.as_of), bar=moment_of(self.cube.times[row]), opinions_as_of=moment_of(opinions[0].as_of),
-            model=f"{decision.model}, {_named(models)}", reason=decision.reason, notes=self._notes(asked, row, models),
+            model=f"{decision.model}, {_named(models)}", reason=decision.reason, notes=notes,
             cash_weight=max(0.0, 1.0 - sum(decision.weights.values())), holdings_from="run" if holdings is None else "request",
             predictions=tuple(symbol_prediction(symbol, view, decision, headline) for symbol in symbols),
             versions=tuple(map(version_of, models.refs)), config_hash=self.config.hash, data_version=self.dataset.data_version,
@@ -126,14 +127,24 @@ class Predictor:
         shares = np.divide(weights * cash, prices, out=np.zeros_like(prices), where=weights > 0)
         return Portfolio(self.cube.known_at[row], self.cube.symbols, cash * (1.0 - weights.sum()), shares, prices)
 
+    def _walked(self, fold: int) -> FoldModels:
+        return self.models[fold] if len(self.models[fold].held) else self.models[max(fold - 1, 0)]
+
     def _run_held(self, row: int, fold: int) -> np.ndarray:
         """(A,) weights of the run's own portfolio at the close of the row: cash at the start of a fold, as in the backtest.
 
         The live models go on from where the last test block ended.
         """
-        walked = self.models[fold] if len(self.models[fold].held) else self.models[max(fold - 1, 0)]
+        walked = self._walked(fold)
         bar = row - walked.first_row - 1
         return walked.held[bar] if 0 <= bar < len(walked.held) else np.zeros(len(self.cube.symbols))
+
+    def _no_book(self, row: int, fold: int, holdings: Mapping[str, float] | None) -> tuple[str, ...]:
+        walked = self._walked(fold)
+        if holdings is not None or row - walked.first_row - 1 < len(walked.held):
+            return ()
+        end = as_text(self.cube.times[walked.first_row + len(walked.held)])
+        return (f"The run's own portfolio ends at {end}, before the vault; this answer starts from cash: send holdings.",)
 
     def _notes(self, asked: np.datetime64 | None, row: int, models: FoldModels) -> tuple[str, ...]:
         now, notes = self.cube.known_at[row], []
