@@ -73,17 +73,20 @@ class Peer:
 
     def seconds(self) -> float:
         """CPU seconds of one more run."""
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write("run\n")
-        self._process.stdin.flush()
-        said = self._process.stdout.readline()
-        if not said:
-            raise RuntimeError(f"{self._work} ended early:\n{(Path(self._folder.name) / 'stderr').read_text()[-2000:]}")
-        return float(said)
+        return float(self._ask("run"))
 
     def found(self, name: str) -> np.ndarray:
         """An output of the last run, read from disk as it is needed."""
-        return np.load(Path(self._folder.name) / f"{name}.npy", mmap_mode="r")
+        return np.load(self._ask(f"save {name}"), mmap_mode="r")
+
+    def _ask(self, what: str) -> str:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        said = self._process.stdout.readline().strip()
+        if not said:
+            raise RuntimeError(f"{self._work} ended early:\n{(Path(self._folder.name) / 'stderr').read_text()[-2000:]}")
+        return said
 
 
 def in_turn_with(ours: Callable[[], object], peer: Peer) -> tuple[float, float]:

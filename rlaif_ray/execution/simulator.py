@@ -15,6 +15,7 @@ Order of events on the bar t -> t+1, for each path:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -165,6 +166,19 @@ def walk(market: Market, accounts: Accounts, rows: slice, targets: np.ndarray, c
     gross, cost, turnover, weights = np.empty(t), np.empty(t), np.empty(t), np.empty((t, a))
     _run(market.arrays, numbers, targets, 0, costs.rate, accounts.cash, accounts.shares, gross, cost, turnover, weights)
     return StepResult(gross, cost, turnover, weights)
+
+
+def sweep(market: Market, rows: slice, targets: Iterable[np.ndarray], costs: CostModel) -> np.ndarray:
+    """(N,T) net returns of N paths that each start in cash: `walk` over many sets of decisions, their returns alone kept.
+
+    Parameters
+    ----------
+    rows : consecutive decision rows, all in [0, T-2].
+    targets : N arrays (T,A) float64, one a path, taken one by one: a generator holds no more than one of them.
+    """
+    assets = len(market.symbols)
+    paths = [walk(market, Accounts.of_cash(1, assets, 1.0), rows, weights, costs).net for weights in targets]
+    return np.stack(paths) if paths else np.empty((0, rows.stop - rows.start))
 
 
 def _checked(

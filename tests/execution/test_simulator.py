@@ -12,7 +12,7 @@ import pytest
 from rlaif_ray.core import CLOSE, OPEN, Cube
 from rlaif_ray.errors import ConfigError, DataError, ExecutionError
 from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.execution.simulator import Accounts, Fill, Market, StepResult, step, walk
+from rlaif_ray.execution.simulator import Accounts, Fill, Market, StepResult, step, sweep, walk
 from tests.laws import random_cube
 from tests.markets import daily, reference_step
 
@@ -253,6 +253,17 @@ def test_many_paths_equal_one_and_a_walk_equals_steps():
     assert alone.cash == walked.cash == among.cash[3]
     with pytest.raises(ExecutionError, match="one path"):
         walk(market, among, slice(0, 1), targets[:1], FREE)
+
+
+def test_a_sweep_equals_walks_one_by_one():
+    rng = np.random.default_rng(11)
+    cube = random_cube(rng, 20, 3)
+    market, rows, targets = Market.of(cube, "next_open"), slice(2, 18), rng.dirichlet(np.ones(4), (5, 16))[:, :, :3]
+    swept = sweep(market, rows, iter(targets), ONE_PERCENT)
+    alone = [walk(market, Accounts.of_cash(1, 3, 1.0), rows, weights, ONE_PERCENT).net for weights in targets]
+    assert np.array_equal(swept, alone)
+    with pytest.raises(ExecutionError, match="entry 3"):
+        sweep(market, rows, [np.where(np.arange(16)[:, None] == 3, 2.0, targets[0])], FREE)
 
 
 def test_a_market_that_comes_out_of_an_object_store_is_read_only_and_works():
