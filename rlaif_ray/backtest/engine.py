@@ -51,9 +51,10 @@ def run(
         decisions, results = [], []
         for row in range(rows.start, rows.stop):
             said = (forecasts_at(row) if forecasts_at else None, opinions_at(row) if opinions_at else ())
-            decision = decide(policy, MarketView(cube, row, market.portfolio(accounts, 0, row), *said), max_weight=max_weight)
+            view = MarketView(cube, row, market.portfolio(accounts, 0, row), *said)
+            decision, targets = _decided(policy, view, max_weight)
             decisions.append(decision)
-            results.append(step(market, accounts, np.array([row]), as_weights(decision, cube.symbols)[None], costs))
+            results.append(step(market, accounts, np.array([row]), targets[None], costs))
         result = StepResult(*(np.concatenate([getattr(r, f) for r in results]) for f in ("gross", "cost", "turnover", "weights")))
     times = cube.times[rows.start + 1 : rows.stop + 1]
     return Episode(times, cube.symbols, result.weights, result.gross, result.cost, result.turnover, policy.name), decisions
@@ -61,14 +62,7 @@ def run(
 
 def decide(policy: Policy, view: MarketView, *, max_weight: float) -> Decision:
     """What the policy decides on a view, checked and capped: the decision that a backtest trades and a server answers."""
-    decision = policy.decide(view)
-    if decision.as_of != view.as_of:
-        raise ExecutionError(f"{policy.name} decided as of {decision.as_of}; expected the view's own moment {view.as_of}")
-    weights = as_weights(decision, view.symbols)
-    capped = apply_cap(weights, max_weight)
-    if (capped == weights).all():
-        return decision
-    return replace(decision, weights=dict(zip(view.symbols, capped.tolist(), strict=True)))
+    return _decided(policy, view, max_weight)[0]
 
 
 def as_weights(decision: Decision, symbols: Sequence[str]) -> np.ndarray:
@@ -80,8 +74,10 @@ def as_weights(decision: Decision, symbols: Sequence[str]) -> np.ndarray:
     if unknown:
         hint = did_you_mean(unknown[0], symbols)
         raise ExecutionError(f"{decision.model} gave a weight to {unknown[0]!r} at {decision.as_of}; expected symbols of the market.{hint}")
-    weights = np.array([[decision.weights.get(s, 0.0) for s in symbols]], np.float64)
-    return _valid(decision.model, symbols, [decision.as_of], weights)[0]
+    weights = [decision.weights.get(s, 0.0) for s in symbols]
+    if all(w >= 0 for w in weights) and sum(weights) <= 1:  # plainly good, which NumPy takes ten times as long to say of a few
+        return np.array(weights, np.float64)
+    return _valid(decision.model, symbols, [decision.as_of], np.array([weights], np.float64))[0]
 
 
 def concatenate(episodes: Sequence[Episode]) -> Episode:
@@ -100,6 +96,18 @@ def concatenate(episodes: Sequence[Episode]) -> Episode:
     if not (np.diff(parts["times"]) > np.timedelta64(0)).all():
         raise DataError(f"the episodes of {first.policy} overlap or are not in time order")
     return Episode(symbols=first.symbols, policy=first.policy, **parts)
+
+
+def _decided(policy: Policy, view: MarketView, max_weight: float) -> tuple[Decision, np.ndarray]:
+    """The decision and its weights (A,), both after the cap."""
+    decision = policy.decide(view)
+    if decision.as_of != view.as_of:
+        raise ExecutionError(f"{policy.name} decided as of {decision.as_of}; expected the view's own moment {view.as_of}")
+    weights = as_weights(decision, view.symbols)
+    capped = apply_cap(weights, max_weight)
+    if capped is weights:
+        return decision, weights
+    return replace(decision, weights=dict(zip(view.symbols, capped.tolist(), strict=True))), capped
 
 
 def _valid(name: str, symbols: Sequence[str], moments: Sequence[np.datetime64] | np.ndarray, weights: np.ndarray) -> np.ndarray:

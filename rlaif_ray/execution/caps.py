@@ -14,12 +14,13 @@ def apply_cap(weights: np.ndarray, cap: float) -> np.ndarray:
     """Weights (..., A) with no name above the cap; what is cut goes to the uncapped names in proportion to their weight.
 
     The sum of each row stays as it was, unless every name that has any weight is at the cap: then the rest is cash.
-    A cap below 1/A becomes 1/A. Returns float64; rows that keep the cap come back bit for bit.
+    A cap below 1/A becomes 1/A. Returns float64; rows that keep the cap come back bit for bit, and where all of them
+    do, float64 weights come back themselves.
     """
     weights = np.asarray(weights, np.float64)
     cap = effective_cap(cap, weights.shape[-1])
     if not (weights > cap).any():
-        return weights.copy()
+        return weights
     rows = weights.reshape(-1, weights.shape[-1]).copy()
     over = (rows > cap).any(axis=1)
     rows[over] = _fill_up(rows[over], cap)

@@ -244,7 +244,8 @@ def _last_known(close, splits):  # pragma: no cover
     return last
 
 
-@njit(types.UniTuple(float64, 4)(_MARKET, int64, _F1, float64, float64, float64[::1], float64[::1]), cache=True)
+# Inlined, because a call that passes the market's arrays takes longer than a bar of one asset does.
+@njit(types.UniTuple(float64, 4)(_MARKET, int64, _F1, float64, float64, float64[::1], float64[::1]), cache=True, inline="always")
 def _bar(market, t, target, rate, cash, held, weights):  # pragma: no cover
     """One path over the bar t -> t+1; `held` and `weights` (A,) are written. Returns cash, gross, cost, turnover."""
     fill_prices, last, fillable, splits, dividends, delisted = market
