@@ -124,6 +124,7 @@ def _event_style(policy: OnViews, how: str, bars: int) -> Row:
         seconds, peer_seconds = in_turn_with(ours, peer)
         trades = len(peer.found("entries"))
     note = f"From prices to episode; {trades} trades, equity differs by {apart:.0e} at most. Theirs includes its table of statistics."
+    note += " Ours fills bar by bar in the kernel, and says decisions when they are asked for." if isinstance(policy, InBulk) else ""
     return Row(name, bars / seconds, peer_name, bars / peer_seconds, peer_seconds / seconds, unit, 5, note)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import overload
 
 import numpy as np
 
@@ -20,7 +21,7 @@ OpinionsAt = Callable[[int], Sequence[Opinion | Abstention]]
 def run(
     policy: Policy, cube: Cube, rows: slice, *, costs: CostModel, fill: Fill, max_weight: float, initial_cash_usd: float = 1_000_000.0,
     forecasts_at: ForecastsAt | None = None, opinions_at: OpinionsAt | None = None,
-) -> tuple[Episode, list[Decision]]:  # fmt: skip
+) -> tuple[Episode, Sequence[Decision]]:  # fmt: skip
     """Start in cash, decide at the close of each row of `rows`, fill on the bar after it.
 
     A policy that offers `weights(cube, rows) -> (T,A)` is asked once, in bulk; any other sees a `MarketView` with its
@@ -45,7 +46,7 @@ def run(
     bulk = getattr(policy, "weights", None)
     if bulk is not None:
         targets = apply_cap(_valid(policy.name, cube.symbols, cube.known_at[rows], bulk(cube, rows)), max_weight)
-        decisions = _decisions(policy, cube, rows, targets)
+        decisions = _InBulk(policy, cube, rows, targets)
         result = walk(market, accounts, rows, targets, costs)
     else:
         decisions, results = [], []
@@ -125,10 +126,22 @@ def _valid(name: str, symbols: Sequence[str], moments: Sequence[np.datetime64] |
     return weights
 
 
-def _decisions(policy: Policy, cube: Cube, rows: slice, weights: np.ndarray) -> list[Decision]:
-    """Weights decided in bulk, said one by one; their reason is the policy's own, for no view was looked at."""
-    reason = getattr(policy, "reason", policy.name)
-    return [
-        Decision(cube.known_at[row], dict(zip(cube.symbols, values, strict=True)), reason, policy.name)
-        for row, values in zip(range(rows.start, rows.stop), weights.tolist(), strict=True)
-    ]
+class _InBulk(Sequence[Decision]):
+    """Weights decided in bulk, said one by one as they are asked for; their reason is the policy's own, for no view was looked at."""
+
+    def __init__(self, policy: Policy, cube: Cube, rows: slice, weights: np.ndarray) -> None:
+        self._model, self._reason = policy.name, getattr(policy, "reason", policy.name)
+        self._moments, self._symbols, self._weights = cube.known_at[rows], cube.symbols, weights.copy()  # which may be the policy's own
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    @overload
+    def __getitem__(self, k: int) -> Decision: ...
+    @overload
+    def __getitem__(self, k: slice) -> list[Decision]: ...
+    def __getitem__(self, k: int | slice) -> Decision | list[Decision]:
+        if isinstance(k, slice):
+            return [self[i] for i in range(len(self))[k]]
+        weights = dict(zip(self._symbols, self._weights[k].tolist(), strict=True))
+        return Decision(self._moments[k], weights, self._reason, self._model)

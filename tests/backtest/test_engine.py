@@ -56,6 +56,7 @@ def test_bulk_equals_deciding_row_by_row(max_weight):
     for name in ("times", "weights", "gross_returns", "costs", "turnover"):
         assert np.array_equal(getattr(one, name), getattr(bulk, name))
     assert [(d.as_of, d.weights) for d in said] == [(d.as_of, d.weights) for d in said_in_bulk]
+    assert [d.as_of for d in said_in_bulk[-2:]] == [said_in_bulk[-2].as_of, said_in_bulk[129].as_of] and len(said_in_bulk) == 130
     assert max(max(d.weights.values()) for d in said) <= max_weight
 
 
