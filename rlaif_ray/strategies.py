@@ -1,7 +1,7 @@
 """Rule policies: the baselines that every learned policy is measured against, at the same costs and caps.
 
-All but buy-and-hold are functions of past prices alone: they offer `weights` in bulk, and `decide` is its last row on
-the history that the view can see. Returns are total returns, dividends and splits included.
+All but buy-and-hold and the optimiser of a forecast are functions of past prices alone: they offer `weights` in bulk, and
+`decide` is its last row on the history that the view can see. Returns are total returns, dividends and splits included.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from scipy.stats import norm
 
-from rlaif_ray.core import Cube, Decision, MarketView, Policy
+from rlaif_ray.core import Cube, Decision, ForecastTable, MarketView, Policy
 from rlaif_ray.data.events import total_returns
-from rlaif_ray.portfolio.allocation import hierarchical_risk_parity, min_variance
+from rlaif_ray.errors import MissingDataError
+from rlaif_ray.portfolio.allocation import hierarchical_risk_parity, mean_variance, min_variance, shrunk_covariance
 
 
 class _BulkRule(Protocol):
@@ -192,6 +194,69 @@ class InverseVolatility(_DecidesInBulk):
         known = listed[numbers] & listed[np.maximum(numbers - self.window, 0)] & (numbers >= self.window)[:, None] & (variance > 0)
         inverse = np.divide(1.0, np.sqrt(variance), out=np.zeros_like(variance), where=known)
         return np.where(known.any(axis=1, keepdims=True), _to_one(inverse), _equal(listed[numbers]))
+
+
+class ForecastOptimiser:
+    """One model's forecast, traded as far as it pays: the baseline that is hard to beat.
+
+    Maximises what the medians promise, less risk around equal weight of the candidates and less what the trades cost, over
+    the horizon of the forecast: `portfolio.allocation.mean_variance`. Risk is the shrunk correlation of past returns at
+    the volatilities that the forecast's spread tells. A forecast that tells nothing apart is equal weight, hardly traded.
+
+    It decides on the absolute rows 0, horizon, 2*horizon, ..., and whenever it holds nothing; else it keeps what it holds.
+    Candidates are listed names with a forecast that were listed `lookback` bars ago; while there are none, equal weight.
+
+    Parameters
+    ----------
+    model : name of a forecaster of returns.
+    horizon : bars ahead that are read, and bars between decisions, over which a trade earns its cost.
+    cost_per_side : of the traded notional, as the simulator charges it.
+    max_weight : cap on one name that it will be traded under.
+    risk_aversion : of the utility per bar; the learned policy's reward has the same form.
+    """
+
+    def __init__(
+        self, model: str, *, horizon: int, cost_per_side: float, max_weight: float = 1.0, lookback: int = 252, risk_aversion: float = 20.0
+    ) -> None:  # fmt: skip
+        self.name = f"{model}_optimiser"
+        self.model, self.horizon, self.lookback = model, horizon, lookback
+        self.cost_per_side, self.max_weight, self.risk_aversion = cost_per_side, max_weight, risk_aversion
+
+    def decide(self, view: MarketView) -> Decision:
+        """Raises `MissingDataError` where the view has no forecast of the model for its own row."""
+        if view.t % self.horizon and view.portfolio.shares.any():
+            weights, reason = view.portfolio.weights, f"hold until the next forecast over {self.horizon} bars"
+        else:
+            weights, reason = self._optimum(view), f"what {self.model} expects over {self.horizon} bars, less risk and trading costs"
+        return Decision(view.as_of, dict(zip(view.symbols, weights.tolist(), strict=True)), reason, self.name)
+
+    def _optimum(self, view: MarketView) -> np.ndarray:
+        forecast = view.forecasts.get(self.model)
+        if forecast is None or forecast.as_of != view.as_of:
+            raise MissingDataError(f"{self.name} needs a forecast of {self.model!r} at {view.as_of}; there are {sorted(view.forecasts)}")
+        low, median, high = (forecast.at_level(self.horizon, level) for level in (forecast.levels[0], 0.5, forecast.levels[-1]))
+        # As wide as a normal distribution of which the outermost levels are these.
+        volatility = (high - low) / (2.0 * norm.ppf(forecast.levels[-1]) * np.sqrt(self.horizon))
+        past = view.history()
+        candidates = past.listed[-1] & past.listed[max(0, view.t - self.lookback)] & (view.t >= self.lookback) & (volatility > 0)
+        if not candidates.any():
+            return _equal(past.listed[-1:])[0]
+        covariance = shrunk_covariance(np.nan_to_num(total_returns(past)[-self.lookback :, candidates]))
+        scale = volatility[candidates] / np.sqrt(np.diag(covariance))
+        weights = np.zeros(len(candidates))
+        weights[candidates] = mean_variance(
+            median[candidates] / self.horizon, covariance * np.outer(scale, scale), view.portfolio.weights[candidates],
+            risk_aversion=self.risk_aversion, cost_per_side=self.cost_per_side, hold_bars=self.horizon, max_weight=self.max_weight,
+            benchmark_A=_equal(candidates[None, candidates])[0],
+        )  # fmt: skip
+        return weights
+
+
+def forecast_optimiser(cube: Cube, table: ForecastTable, *, cost_per_side: float, max_weight: float) -> ForecastOptimiser:
+    """The optimiser of that table's model, over the horizon that is nearest to a week of the cube's bars."""
+    horizon = min(table.horizons, key=lambda h: abs(h - cube.bars_per_year / 52))
+    year = max(2, round(cube.bars_per_year))
+    return ForecastOptimiser(table.model, horizon=horizon, cost_per_side=cost_per_side, max_weight=max_weight, lookback=year)
 
 
 def baselines(cube: Cube, *, max_weight: float = 1.0) -> list[Policy]:

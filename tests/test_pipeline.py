@@ -36,7 +36,7 @@ def result_of(run: Path) -> dict[str, Any]:
 def test_a_run_leaves_a_result_a_report_and_models_to_serve(tiny_run: Path) -> None:
     result = result_of(tiny_run)
     rules = {"buy_and_hold", "equal_weight", "momentum_12_1", "short_term_reversal", "inverse_volatility", "min_variance", "hrp"}
-    assert set(result["policies"]) == {"sac", *rules}
+    assert set(result["policies"]) == {"sac", "lightgbm_optimiser", *rules}
     assert set(result["forecasts"]) == {"naive", "drift", "ewma_volatility", "lightgbm", "ttm"}
     assert set(result["analysts"]) == {"fundamental", "sentiment", "technical", "risk", "manager"}
     assert result["edges"]["equal_weight"] == {"value": 0.0, "low": 0.0, "high": 0.0, "claim": False}

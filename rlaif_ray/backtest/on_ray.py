@@ -20,8 +20,9 @@ from rlaif_ray.backtest import engine
 from rlaif_ray.core import Abstention, Cube, Decision, Episode, Forecast, ForecastTable, Opinion, Policy
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Fill
-from rlaif_ray.strategies import baselines
+from rlaif_ray.strategies import baselines, forecast_optimiser
 
+STRONG = "lightgbm"  # the forecaster whose optimiser is a baseline, where it runs
 EPISODE_FIELDS = ("times", "weights", "gross_returns", "costs", "turnover")
 
 
@@ -33,11 +34,12 @@ def backtest_fold(
 ) -> None:  # fmt: skip
     """Walk `rows` with every policy; leave `<policy>.npz` and, for the learned one, `decisions.json` in `out_dir`.
 
+    Where LightGBM forecasts, its optimiser is among the baselines.
     `opinions` are the desk's, at or before the rows; `weigh` is the manager's, fitted before them.
     """
     said = Desk(cube, opinions, weigh)
     terms: dict[str, Any] = {"costs": costs, "fill": fill, "max_weight": max_weight, "initial_cash_usd": initial_cash_usd}
-    for each in [*([policy] if policy else []), *baselines(cube, max_weight=max_weight)]:
+    for each in walked_policies(cube, policy, tables, costs=costs, max_weight=max_weight):
         episode, decisions = engine.run(
             each, cube, rows, **terms, forecasts_at=lambda t: forecasts_at(tables, cube.known_at[t]), opinions_at=said.at
         )
@@ -46,6 +48,16 @@ def backtest_fold(
         )
         if each is policy:
             _write_decisions(Path(out_dir) / "decisions.json", decisions)
+
+
+def walked_policies(
+    cube: Cube, learned: Policy | None, tables: Mapping[str, ForecastTable], *, costs: CostModel, max_weight: float
+) -> list[Policy]:  # fmt: skip
+    """Who is walked through a test block: the learned policy, the rules, and LightGBM's optimiser where it forecasts."""
+    walked = [*([learned] if learned else []), *baselines(cube, max_weight=max_weight)]
+    if (strong := tables.get(STRONG)) is not None:
+        walked.append(forecast_optimiser(cube, strong, cost_per_side=costs.rate, max_weight=max_weight))
+    return walked
 
 
 class Desk:

@@ -42,7 +42,7 @@ def with_reversal(strength: float, seed: int = 0) -> Cube:
 def seen(cube: Cube, seed: int) -> Cube:
     """The cube with past returns over 1, 5 and 20 bars and noise as features, beside its own."""
     growth = np.cumsum(np.log1p(np.nan_to_num(total_returns(cube))), axis=0)
-    back = [growth - growth[np.maximum(np.arange(1500) - n, 0)] for n in (1, 5, 20)]
+    back = [growth - growth[np.maximum(np.arange(len(growth)) - n, 0)] for n in (1, 5, 20)]
     noise = np.random.default_rng(seed).standard_normal(growth.shape)
     features = np.concatenate([cube.features, np.stack([*back, noise], axis=-1).astype(np.float32)], axis=-1)
     return replace(cube, features=features, feature_names=(*cube.feature_names, "ret_1", "ret_5", "ret_20", "noise"))
