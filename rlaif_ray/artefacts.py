@@ -22,7 +22,7 @@ from rlaif_ray.folds import Fold
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.runs import Run, code_version, write_atomically
 
-FORECAST, FEEDBACK, ACTOR, EPISODE, MANIFEST = "forecast", "feedback", "actor", "episode.npz", "manifest.json"
+FORECAST, FEEDBACK, ACTOR, EPISODES, MANIFEST = "forecast", "feedback", "actor", "episodes", "manifest.json"
 DATASET, LIVE = "dataset.json", "live"
 
 
@@ -44,7 +44,7 @@ def keep(
     shutil.copytree(stages["feedback"], out / FEEDBACK, ignore=shutil.ignore_patterns("*.npz", "record.json"))
     shutil.copytree(stages["rl"] / ACTOR, out / ACTOR)
     if "backtest" in stages:
-        shutil.copy(stages["backtest"] / f"{ActorPolicy.name}.npz", out / EPISODE)
+        shutil.copytree(stages["backtest"], out / EPISODES, ignore=shutil.ignore_patterns("*.json"))
     fit_end = str(cube.times[fold.last.fit.stop - 1])
     trained = run.config.forecast.ttm.trained_until
     refs = [
@@ -87,7 +87,7 @@ class FoldModels:
             if not (folder / name).is_file() or _hash((folder / name).read_bytes()) != expected:
                 raise CheckpointError(f"{folder / name} is missing or is not the file that the run wrote; copy the run again, whole")
         policy = ActorPolicy.load(folder / ACTOR)
-        episode = folder / EPISODE
+        episode = folder / EPISODES / f"{ActorPolicy.name}.npz"
         held = np.load(episode)["weights"] if episode.is_file() else np.empty((0, 0))
         return cls(
             manifest["fold"], np.datetime64(manifest["serves_from"], "us"), manifest["first_row"], manifest["fill"], manifest["max_weight"],

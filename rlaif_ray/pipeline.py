@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,21 @@ from rlaif_ray.data import build as build_source
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.lake import Lake, as_decided
 from rlaif_ray.data.on_ray import ingest
-from rlaif_ray.errors import DataError
 from rlaif_ray.execution.caps import effective_cap
-from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.execution.simulator import Fill
-from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, warmup_bars
+from rlaif_ray.features.catalog import DEFAULT_OBSERVATION
 from rlaif_ray.features.on_ray import compute
 from rlaif_ray.feedback.on_ray import judge_fold
 from rlaif_ray.feedback.reward_model import load_judge, weigh_with
-from rlaif_ray.folds import Fold, judged_rows, walk_forward
-from rlaif_ray.forecast.on_ray import check_context, forecast_fold, read_tables, write_tables
+from rlaif_ray.folds import Fold
+from rlaif_ray.forecast.on_ray import forecast_fold, read_tables, write_tables
 from rlaif_ray.ledger import Trial, TrialLedger
+from rlaif_ray.plan import Terms, cut_folds, observed, vault_of
 from rlaif_ray.report import render
 from rlaif_ray.rl.actor_policy import ActorPolicy
-from rlaif_ray.rl.env import check_room
 from rlaif_ray.rl.on_ray import train
 from rlaif_ray.runs import Run, committed, seed_for, write_atomically
 from rlaif_ray.serve.predictor import Predictor
-from rlaif_ray.vault import Vault, open_vault
+from rlaif_ray.vault import open_vault
 
 log = logging.getLogger("rlaif_ray")
 MODELS, TABLES = "models", "tables"  # folders of the forecast stage
@@ -60,7 +57,7 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
         ray_runtime.attach()
         dataset, ingested = _dataset(run)
         cube = dataset.cube()
-        folds, vault, ledger = _folds(run.config, cube), _vault(run.config, cube), TrialLedger(run.config.lake.uri)
+        folds, vault, ledger = cut_folds(run.config, cube), vault_of(run.config, cube), TrialLedger(run.config.lake.uri)
         ledger.verify(_stamped(run).get("ledger"))
         if vault.opened:
             open_vault(vault, run, ledger, dataset.data_version)
@@ -80,21 +77,6 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
         write_atomically(run.path / "verdict.json", canonical_json(verdict))
         render(result, run.path / "report.html", trials=trials)
     return run, result
-
-
-@dataclass(frozen=True)
-class Terms:
-    """On which every policy of the run trades; made from the config and the data once."""
-
-    costs: CostModel
-    fill: Fill
-    max_weight: float
-
-    @classmethod
-    def of(cls, config: Config, cube: Cube) -> Terms:
-        section = config.execution
-        fill: Fill = section.fill if section.fill != "auto" else ("next_open" if cube.has_opens else "next_close")
-        return cls(CostModel.of_bps(**section.resolved_costs().model_dump()), fill, section.max_weight)
 
 
 def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
@@ -123,46 +105,6 @@ def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
     said = json.loads((run.stage("ingest", slice_).get_or(to_lake) / "ingest.json").read_text())
     path = run.stage("features", slice_, said["data_version"], wanted).get_or(features)
     return Dataset.of_json((path / "dataset.json").read_text()), said
-
-
-def _observed(config: Config, cube: Cube) -> tuple[str, ...]:
-    """Features that the policy sees: those asked for must be there, of the default set those that are."""
-    if config.rl.features:
-        return tuple(name for name in config.rl.features if cube.feature(name) is not None)
-    return tuple(name for name in DEFAULT_OBSERVATION if name in cube.feature_names)
-
-
-def _folds(config: Config, cube: Cube) -> list[Fold]:
-    """The folds, each long enough for what every stage will ask of it: told here, not after the stages before have worked."""
-    section, vault = config.backtest, _vault(config, cube)
-    cut: dict[str, Any] = {
-        "test_fraction": section.test_fraction, "horizon": max(*config.forecast.horizons, config.agents.horizon_bars),
-        "vault": vault.row, "opened": vault.opened,
-    }  # fmt: skip
-    tested = judged_rows(len(cube.times), **cut)
-    years = round((tested.stop - tested.start) / cube.bars_per_year)
-    try:
-        folds = walk_forward(
-            len(cube.times), **cut, folds=max(years, 1) if section.folds == "yearly" else section.folds,
-            forecaster_fraction=section.forecaster_fraction, inner_windows=section.inner_windows, embargo=section.embargo_bars,
-            warmup=warmup_bars(_observed(config, cube)),
-        )  # fmt: skip
-    except DataError as error:
-        if vault.row is None:
-            raise
-        raise DataError(f"{error}; {vault.bars} bars from {vault.first} on are a vault, see --backtest.vault_from") from None
-    for fold in folds:
-        check_context(fold, config.forecast)
-        check_room(fold.train_rows.stop - fold.train_rows.start, config.rl.episode_bars)
-    return folds
-
-
-def _vault(config: Config, cube: Cube) -> Vault:
-    section = config.backtest
-    return Vault.of(
-        cube.times, first_day=section.vault_from, asked=section.vault, real=config.data.type != "synthetic",
-        bars_per_year=cube.bars_per_year,
-    )  # fmt: skip
 
 
 def _stamped(run: Run) -> dict[str, Any]:
@@ -239,7 +181,7 @@ def _run_fold(run_path: str, cube_box: list[Any], cube_id: str, fold: Fold, opin
             tables,
             desk,
             section=config.rl,
-            features=_observed(config, cube),
+            features=observed(config, cube),
             seed=seed,
             out_dir=out / "actor",
             **vars(terms),
@@ -281,7 +223,7 @@ def _result(
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that the report shows, but for the trials: how often others tried does not follow from this run."""
     config, tested = run.config, [f for f in folds if f.last.role == "test"]
-    walked, vault = [_walked(stages[f.name]) for f in tested], _vault(config, cube)
+    walked, vault = [_walked(stages[f.name]) for f in tested], vault_of(config, cube)
     figures = results.policy_results(
         {name: [fold[name] for fold in walked] for name in walked[0]}, held_by=ActorPolicy.name, bars_per_year=cube.bars_per_year,
         resamples=config.backtest.resamples, seed=config.seed,

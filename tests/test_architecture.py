@@ -19,10 +19,10 @@ MATHS = {
 MATHS_FOLDERS = {"features", "portfolio", "backtest"}
 MINDS = {"strategies", "llm"}
 MINDS_FOLDERS = {"text", "forecast", "agents", "rl", "feedback"}
-WORLD = {"runs", "ledger", "vault", "report", "charts", "results", "artefacts", "backtest.engine"}
+WORLD = {"runs", "ledger", "vault", "report", "charts", "results", "artefacts", "backtest.engine", "gate_report"}
 WORLD_FOLDERS = {"data", "execution", "ops"}
 RLLIB = {f"rl.{name}" for name in ("td3", "sac", "replay", "learner", "rollout", "batched_members")}
-ON_RAY = {"ray_runtime", "pipeline", "ops.telemetry"} | RLLIB
+ON_RAY = {"ray_runtime", "plan", "pipeline", "validate", "ops.telemetry"} | RLLIB
 DOORS = {"cli"}
 
 LIBRARIES = {

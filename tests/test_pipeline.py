@@ -21,7 +21,8 @@ from rlaif_ray.backtest.on_ray import read_episode
 from rlaif_ray.config import load_config
 from rlaif_ray.errors import ConfigError, DataError
 from rlaif_ray.ledger import TrialLedger
-from rlaif_ray.pipeline import _folds, _or_end_all, run_pipeline
+from rlaif_ray.pipeline import _or_end_all, run_pipeline
+from rlaif_ray.plan import cut_folds
 from rlaif_ray.runs import committed
 from tests.laws import random_cube
 from tests.tiny import TINY, arguments, knobs
@@ -152,12 +153,12 @@ def test_a_mistake_is_one_line_and_leaves_no_run(ray_session: None, tmp_path: Pa
 def test_a_missing_extra_is_told_with_the_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'rlaif-ray\[ttm\]'"):
-        _folds(load_config("smoke", None, TINY), random_cube(np.random.default_rng(0), rows=700, assets=3))
+        cut_folds(load_config("smoke", None, TINY), random_cube(np.random.default_rng(0), rows=700, assets=3))
 
 
 def test_yearly_folds_are_one_for_each_year_of_test_bars() -> None:
     cube = random_cube(np.random.default_rng(0), rows=1900, assets=3)  # half of 7.5 years of 252 bars
-    folds = _folds(load_config("smoke", None, {**TINY, "backtest.folds": "yearly", "backtest.test_fraction": "0.5"}), cube)
+    folds = cut_folds(load_config("smoke", None, {**TINY, "backtest.folds": "yearly", "backtest.test_fraction": "0.5"}), cube)
     assert [fold.name for fold in folds] == ["0", "1", "2", "3", "live"]
 
 
@@ -187,6 +188,6 @@ def test_a_failed_fold_ends_the_folds_beside_it(ray_session: None) -> None:
 )  # fmt: skip
 def test_what_a_later_stage_could_not_do_is_told_with_the_folds(knob: dict[str, str], says: str) -> None:
     cube = random_cube(np.random.default_rng(0), rows=700, assets=3)
-    assert [fold.name for fold in _folds(load_config("smoke", None, TINY), cube)] == ["0", "live"]
+    assert [fold.name for fold in cut_folds(load_config("smoke", None, TINY), cube)] == ["0", "live"]
     with pytest.raises((ConfigError, DataError), match=says):
-        _folds(load_config("smoke", None, {**TINY, **knob}), cube)
+        cut_folds(load_config("smoke", None, {**TINY, **knob}), cube)

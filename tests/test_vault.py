@@ -14,7 +14,7 @@ from rlaif_ray.config import Config, load_config
 from rlaif_ray.errors import ConfigError, DataError
 from rlaif_ray.folds import judged_rows, walk_forward
 from rlaif_ray.ledger import TrialLedger
-from rlaif_ray.pipeline import _folds, _vault
+from rlaif_ray.plan import cut_folds, vault_of
 from rlaif_ray.runs import Run
 from rlaif_ray.vault import Vault, open_vault
 from tests.laws import random_cube
@@ -73,11 +73,11 @@ def test_a_vault_that_leaves_too_little_says_so() -> None:
     days = cube.times.astype("datetime64[D]")
     config = load_config("smoke", None, {**TINY, "backtest.vault_from": str(days[120])})
     with pytest.raises(DataError, match=rf"580 bars from {days[120]} on are a vault, see --backtest\.vault_from") as caught:
-        _folds(config, cube)
+        cut_folds(config, cube)
     assert "\n" not in str(caught.value)
     config = load_config("smoke", None, {**TINY, "backtest.vault_from": str(days[650])})
-    assert _folds(config, cube)[0].last.rows.stop == 650 - 5
-    assert _vault(config, cube).bars == 50
+    assert cut_folds(config, cube)[0].last.rows.stop == 650 - 5
+    assert vault_of(config, cube).bars == 50
 
 
 def run_of(folder: Path, **knobs: str) -> Run:

@@ -44,8 +44,9 @@ def backtest_fold(
             each, cube, rows, **terms, forecasts_at=lambda t: forecasts_at(tables, cube.known_at[t]), opinions_at=said.at
         )
         np.savez_compressed(
-            Path(out_dir) / f"{each.name}.npz", symbols=np.array(episode.symbols), **{f: getattr(episode, f) for f in EPISODE_FIELDS}
-        )
+            Path(out_dir) / f"{each.name}.npz", symbols=np.array(episode.symbols), **{f: getattr(episode, f) for f in EPISODE_FIELDS},
+            targets=np.array([engine.as_weights(d, cube.symbols) for d in decisions]),
+        )  # fmt: skip
         if each is policy:
             _write_decisions(Path(out_dir) / "decisions.json", decisions)
 
@@ -91,6 +92,12 @@ def forecasts_at(tables: Mapping[str, ForecastTable], as_of: np.datetime64) -> d
 def read_episode(path: Path) -> Episode:
     with np.load(path) as saved:
         return Episode(symbols=tuple(saved["symbols"].tolist()), policy=path.stem, **{f: saved[f] for f in EPISODE_FIELDS})
+
+
+def read_targets(path: Path) -> np.ndarray:
+    """(T,A) the weights that were decided, after the cap, bar by bar of the episode."""
+    with np.load(path) as saved:
+        return saved["targets"]
 
 
 def read_decisions(path: Path) -> list[Decision]:

@@ -76,12 +76,18 @@ class Predictor:
         decision = decide(models.policy, view, max_weight=models.max_weight)
         headline = next((n for n in reversed(self.config.forecast.models) if view.forecasts[n].target == "return"), None)
         return Prediction(
-            as_of=moment_of(view.as_of), bar=moment_of(self.cube.times[row]), opinions_as_of=moment_of(opinions[0].as_of),
+            as_of=moment_of(view.as_of), bar=moment_of(self.cube.times[row]), opinions_as_of=moment_of(view.opinions[0].as_of),
             model=f"{decision.model}, {_named(models)}", reason=decision.reason, notes=notes,
             cash_weight=max(0.0, 1.0 - sum(decision.weights.values())), holdings_from="run" if holdings is None else "request",
             predictions=tuple(symbol_prediction(symbol, view, decision, headline) for symbol in symbols),
             versions=tuple(map(version_of, models.refs)), config_hash=self.config.hash, data_version=self.dataset.data_version,
         )  # fmt: skip
+
+    def view(self, row: int, holdings: Mapping[str, float] | None = None) -> MarketView:
+        """What a policy sees at a row, through the models that serve it."""
+        fold = self._serving(row)
+        opinions = self._opinions(opinion_row(row, self.config.agents.every_bars), fold)
+        return MarketView(self.cube, row, self._portfolio(row, fold, holdings), self._forecasts(row, fold), opinions)
 
     def health(self, run: str) -> Health:
         first, last = moment_of(self.models[0].serves_from), moment_of(self.cube.times[-1])

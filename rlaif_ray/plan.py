@@ -1,0 +1,76 @@
+"""What a run will do, from its config and its data alone: on which terms it trades, what the policy sees, how time is cut.
+
+Told before the first fold works, so that what cannot be done is said while nothing has been done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rlaif_ray.config import Config
+from rlaif_ray.core import Cube
+from rlaif_ray.errors import DataError
+from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.simulator import Fill
+from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, warmup_bars
+from rlaif_ray.folds import Fold, judged_rows, walk_forward
+from rlaif_ray.forecast.on_ray import check_context
+from rlaif_ray.rl.env import check_room
+from rlaif_ray.vault import Vault
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which every policy of the run trades; made from the config and the data once."""
+
+    costs: CostModel
+    fill: Fill
+    max_weight: float
+
+    @classmethod
+    def of(cls, config: Config, cube: Cube) -> Terms:
+        section = config.execution
+        fill: Fill = section.fill if section.fill != "auto" else ("next_open" if cube.has_opens else "next_close")
+        return cls(CostModel.of_bps(**section.resolved_costs().model_dump()), fill, section.max_weight)
+
+
+def observed(config: Config, cube: Cube) -> tuple[str, ...]:
+    """Features that the policy sees: those asked for must be there, of the default set those that are."""
+    if config.rl.features:
+        return tuple(name for name in config.rl.features if cube.feature(name) is not None)
+    return tuple(name for name in DEFAULT_OBSERVATION if name in cube.feature_names)
+
+
+def cut_folds(config: Config, cube: Cube) -> list[Fold]:
+    """The folds, each long enough for what every stage will ask of it: told here, not after the stages before have worked."""
+    section, vault = config.backtest, vault_of(config, cube)
+    cut: dict[str, Any] = {
+        "test_fraction": section.test_fraction, "horizon": max(*config.forecast.horizons, config.agents.horizon_bars),
+        "vault": vault.row, "opened": vault.opened,
+    }  # fmt: skip
+    tested = judged_rows(len(cube.times), **cut)
+    years = round((tested.stop - tested.start) / cube.bars_per_year)
+    try:
+        folds = walk_forward(
+            len(cube.times), **cut, folds=max(years, 1) if section.folds == "yearly" else section.folds,
+            forecaster_fraction=section.forecaster_fraction, inner_windows=section.inner_windows, embargo=section.embargo_bars,
+            warmup=warmup_bars(observed(config, cube)),
+        )  # fmt: skip
+    except DataError as error:
+        if vault.row is None:
+            raise
+        raise DataError(f"{error}; {vault.bars} bars from {vault.first} on are a vault, see --backtest.vault_from") from None
+    for fold in folds:
+        check_context(fold, config.forecast)
+        check_room(fold.train_rows.stop - fold.train_rows.start, config.rl.episode_bars)
+    return folds
+
+
+def vault_of(config: Config, cube: Cube) -> Vault:
+    """The vault of the run's data, closed unless the config opens it."""
+    section = config.backtest
+    return Vault.of(
+        cube.times, first_day=section.vault_from, asked=section.vault, real=config.data.type != "synthetic",
+        bars_per_year=cube.bars_per_year,
+    )  # fmt: skip
