@@ -84,6 +84,43 @@ def intervals(rows: Sequence[tuple[str, str, float, float, float]], *, title: st
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 
+def steps(labels: Sequence[str], series: Sequence[Series], *, title: str) -> str:
+    """Lines over a few named steps, in percent, with zero marked: what a result becomes as the terms get harder."""
+    low, high = _range(np.concatenate([s.y for s in series] + [np.zeros(1)]))
+    x = np.linspace(LEFT + 20, WIDTH - RIGHT - 20, num=len(labels))
+
+    def to_y(y: np.ndarray) -> np.ndarray:
+        return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [_y_axis(low, high, log=False, percent=True)]
+    parts.append(f'<path class="zero" d="M{LEFT},{to_y(np.zeros(1))[0]:.1f}H{WIDTH - RIGHT}"/>')
+    for place, label in zip(x, labels, strict=True):
+        parts.append(f'<text x="{place:.1f}" y="{HEIGHT - 8}" class="tick" text-anchor="middle">{escape(label)}</text>')
+    for s in series:
+        parts.append(f'<path class="line {s.css}" d="{_path(x, to_y(s.y))}"><title>{escape(s.label)}</title></path>')
+        parts.extend(f'<circle class="dot {s.css}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in zip(x, to_y(s.y), strict=True))
+    return _svg(parts, title)
+
+
+def strip(rows: Sequence[tuple[str, str, np.ndarray]], *, title: str) -> str:
+    """A dot for each value of a distribution and a bar at its median, a row each: (label, css, values). Zero is marked."""
+    height, label_width = 34 * len(rows) + 30, 150
+    low, high = _range(np.concatenate([values for _, _, values in rows] + [np.zeros(1)]))
+
+    def place(v: float) -> float:
+        return label_width + (v - low) / (high - low) * (WIDTH - label_width - RIGHT)
+
+    parts = [f'<path class="zero" d="M{place(0):.1f},4V{height - 24}"/>']
+    for tick in _ticks(low, high):
+        parts.append(f'<text x="{place(tick):.1f}" y="{height - 8}" class="tick" text-anchor="middle">{tick:g}</text>')
+    for i, (label, css, values) in enumerate(rows):
+        y, middle = 20 + 34 * i, place(float(np.median(values)))
+        parts.append(f'<text x="{label_width - 10}" y="{y + 4}" class="label" text-anchor="end">{escape(label)}</text>')
+        parts.extend(f'<circle class="dot {css}" cx="{place(v):.1f}" cy="{y}" r="4" fill-opacity=".55"/>' for v in values)
+        parts.append(f'<path class="line {css}" d="M{middle:.1f},{y - 11}V{y + 11}"/>')
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+
+
 def stacked(times: Sequence[str], layers: Sequence[Series], *, title: str) -> str:
     """Stacked shares of one over time (what was held); the layers' sum stays at or below 1."""
     x = np.linspace(LEFT, WIDTH - RIGHT, num=len(times))

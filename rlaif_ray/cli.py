@@ -143,6 +143,22 @@ def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
     print(f"\nreport: {folder / 'report.html'}\nrun: {folder}")
 
 
+def _validate(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    if "run" not in flags:
+        raise ConfigError("validate needs --run RUN, the directory that `rlaif pipeline` printed as its last line")
+    from rlaif_ray.gate_report import summary_text
+    from rlaif_ray.validate import validate
+
+    _show_progress()
+    run, verdicts = validate(flags["run"], membership=flags.get("membership"))
+    folder = run.path.resolve()
+    if "json" in flags:
+        sys.stdout.write((folder / "verdict.json").read_text())
+        print(f"run: {folder}", file=sys.stderr)
+        return
+    print(f"{summary_text(verdicts)}\n\npage: {folder / 'validation.html'}\nrun: {folder}")
+
+
 def _show_progress() -> None:
     """What the library logs, on standard error: for reading on a terminal, plain lines elsewhere."""
     import logging
@@ -191,6 +207,16 @@ VERBS: dict[str, Verb] = {
         },
         True,
         _pipeline,
+    ),
+    "validate": Verb(
+        "bring the policies of a finished run before the gate: PROMOTE or REJECT, with reasons",
+        {
+            "run": Flag("RUN", "Directory of the run; verdict.json and validation.html are left in it."),
+            "membership": Flag("FILE", "CSV of an index's members (ticker, start_date, end_date): the stress on members alone."),
+            "json": Flag(None, "Print verdict.json on standard output, and nothing else."),
+        },
+        False,
+        _validate,
     ),
     "serve": Verb(
         "answer POST /predict and GET /health with the models of a finished run",

@@ -6,12 +6,11 @@ Nothing is computed here that is not in the result: a number on the page is a nu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlaif_ray import charts
 from rlaif_ray.charts import Series
@@ -19,7 +18,8 @@ from rlaif_ray.runs import write_atomically
 
 LEARNED = "sac"  # the policy under judgement; drawn first, in the first colour
 METRICS = (
-    ("excess", "excess_annual_log_return", "percent"), ("Sharpe", "sharpe", "plain"), ("Sortino", "sortino", "plain"),
+    ("excess", "excess_annual_log_return", "percent"), ("beyond beta", "beta_neutral_excess", "percent"),
+    ("Sharpe", "sharpe", "plain"), ("Sortino", "sortino", "plain"),
     ("Calmar", "calmar", "plain"), ("return a year", "annual_return", "percent"), ("max drawdown", "max_drawdown", "percent"),
     ("CVaR 95", "cvar_95", "percent"), ("hit rate", "hit_rate", "percent"), ("turnover a year", "turnover", "plain"),
     ("profit factor", "profit_factor", "plain"),
@@ -36,9 +36,15 @@ def render(result: Mapping[str, Any], path: Path, *, trials: int) -> Path:
 
     `trials` : distinct (config, test block) pairs that were ever tried on this data, this run's among them.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("rlaif_ray") / "report.html.j2").read_text(encoding="utf-8"))
-    write_atomically(path, template.render(_context(result), trials=_tried(trials)))
+    return write_page(path, "report.html.j2", **_context(result), trials=_tried(trials))
+
+
+def write_page(path: Path, template: str, **said: Any) -> Path:
+    """Fill one of the package's templates, all of which share one page, and write it whole or not at all."""
+    environment = Environment(
+        loader=PackageLoader("rlaif_ray", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    write_atomically(path, environment.get_template(template).render(said))
     return path
 
 
@@ -49,13 +55,13 @@ def _tried(trials: int) -> str:
 def summary_text(result: Mapping[str, Any]) -> str:
     """One screen for a terminal: the verdict and the policies' table."""
     width = max(len(p) for p in result["policies"])
-    lines = [_subtitle(result), "", verdict(result)["headline"], verdict(result)["detail"], ""]
+    lines = [subtitle(result), "", verdict(result)["headline"], verdict(result)["detail"], ""]
     lines.append(f"{'policy':<{width}}  {'excess a year':>24}  {'Sharpe':>22}  {'max drawdown':>12}  {'turnover':>8}")
-    for name in _ordered(result["policies"]):
+    for name in ordered(result["policies"]):
         m = result["policies"][name]
         lines.append(
             f"{name:<{width}}  {_span(m['excess_annual_log_return'], 'percent'):>24}  {_span(m['sharpe'], 'plain'):>22}  "
-            f"{_number(m['max_drawdown']['value'], 'percent'):>12}  {_number(m['turnover']['value'], 'plain'):>8}"
+            f"{number(m['max_drawdown']['value'], 'percent'):>12}  {number(m['turnover']['value'], 'plain'):>8}"
         )
     lines += ["", *result["notes"]]
     return "\n".join(lines)
@@ -64,7 +70,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 def verdict(result: Mapping[str, Any]) -> dict[str, Any]:
     """What the run says about the learned policy: an edge is claimed only when the interval lies above zero."""
     edge, scale = result["edges"][LEARNED], result["data"]["bars_per_year"]
-    value, low, high = (_number(None if edge[k] is None else edge[k] * scale, "percent") for k in ("value", "low", "high"))
+    value, low, high = (number(None if edge[k] is None else edge[k] * scale, "percent") for k in ("value", "low", "high"))
     does = "Edge: {} beats" if edge["claim"] else "No edge: {} does not beat"
     detail = f"Excess log return {value} a year, 95% interval {low} to {high}, on {result['test']['bars']} out-of-sample bars"
     headline = f"{does.format(LEARNED)} equal weight of the same names after costs."
@@ -72,11 +78,11 @@ def verdict(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _context(result: Mapping[str, Any]) -> dict[str, Any]:
-    policies = _ordered(result["policies"])
+    policies = ordered(result["policies"])
     css = {name: f"c{i % 10}" for i, name in enumerate(policies)}
     return {
         "title": "rlaif_ray: walk-forward report",
-        "subtitle": _subtitle(result),
+        "subtitle": subtitle(result),
         "verdict": verdict(result),
         "notes": result["notes"],
         "legend": [{"label": p, "css": css[p]} for p in policies],
@@ -98,7 +104,7 @@ def _policy_tables(result: Mapping[str, Any], policies: Sequence[str], css: Mapp
         edge = result["edges"][p]
         rows.append((p, css[p], *(np.nan if edge[k] is None else edge[k] * scale for k in ("value", "low", "high"))))
     metric_rows = [
-        {"name": p, "cells": [{"value": _number(m[k]["value"], unit), "interval": _bounds(m[k], unit)} for _, k, unit in METRICS]}
+        {"name": p, "cells": [{"value": number(m[k]["value"], unit), "interval": _bounds(m[k], unit)} for _, k, unit in METRICS]}
         for p in policies
         for m in [result["policies"][p]]
     ]
@@ -134,7 +140,7 @@ def _folds(result: Mapping[str, Any], policies: Sequence[str]) -> dict[str, Any]
     rows = []
     for fold in result["folds"]:
         figures = [fold["policies"][p] for p in policies]
-        cells = [f"{_number(f['total_return'], 'percent')} / {_number(f['sharpe'], 'plain')}" for f in figures]
+        cells = [f"{number(f['total_return'], 'percent')} / {number(f['sharpe'], 'plain')}" for f in figures]
         rows.append({"name": fold["name"], "cells": cells, **{k: " to ".join(fold[k]) for k in ("train", "validation", "test")}})
     return {"fold_rows": rows, "fold_policies": policies}
 
@@ -146,9 +152,9 @@ def _forecasts(result: Mapping[str, Any]) -> dict[str, Any]:
         for horizon, c in model["horizons"].items():
             target = model["target"].replace("_", " ")
             figures = [
-                _number(c.get(key), unit) for key, unit in (("interval_80", "percent"), ("mae_to_naive", "plain3"), ("qlike", "plain3"))
+                number(c.get(key), unit) for key, unit in (("interval_80", "percent"), ("mae_to_naive", "plain3"), ("qlike", "plain3"))
             ]
-            rows.append([name, target, horizon, _number(c["pinball"], "small"), *figures, f"{c['count']:,}"])
+            rows.append([name, target, horizon, number(c["pinball"], "small"), *figures, f"{c['count']:,}"])
         for c in list(model["horizons"].values())[:1]:
             levels = [float(level) for level in c["coverage"]]
             series.append(Series(name, f"c{i}", np.array(list(c["coverage"].values()), float)))
@@ -190,8 +196,8 @@ def _holdings(result: Mapping[str, Any]) -> dict[str, Any]:
     decision = result["decision"]
     rows = [
         {
-            "symbol": p["symbol"], "weight": _number(p["target_weight"], "percent"),
-            "p_up": _number(next((v["p_up"] for v in p["votes"] if v["author"] == "manager"), None), "plain3"),
+            "symbol": p["symbol"], "weight": number(p["target_weight"], "percent"),
+            "p_up": number(next((v["p_up"] for v in p["votes"] if v["author"] == "manager"), None), "plain3"),
             "claims": "; ".join(c for v in p["votes"] if v["author"] != "manager" for c in v["claims"]),
         }
         for p in sorted(decision["predictions"], key=lambda p: -p["target_weight"])[:12]
@@ -215,26 +221,26 @@ def _data(result: Mapping[str, Any]) -> dict[str, Any]:
     return {"data_lines": [*lines, *([f"Cleaning: {', '.join(counts)}."] if counts else [])]}
 
 
-def _subtitle(result: Mapping[str, Any]) -> str:
+def subtitle(result: Mapping[str, Any]) -> str:
     d, tested = result["data"], result["test"]
     span = f"{d['dataset']}: {len(d['symbols'])} symbols, {d['first']} to {d['last']}"
     return f"{span}; {len(result['folds'])} folds tested {tested['from']} to {tested['to']}"
 
 
-def _ordered(names: Mapping[str, Any]) -> list[str]:
+def ordered(names: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=lambda n: (n != LEARNED, list(names).index(n)))
 
 
-def _number(value: float | None, unit: str) -> str:
+def number(value: float | None, unit: str) -> str:
     if value is None or not np.isfinite(value):
         return "n/a"
     return {"percent": f"{value:.1%}", "plain": f"{value:.2f}", "plain3": f"{value:.3f}", "small": f"{value:.5f}"}[unit]
 
 
 def _bounds(m: Mapping[str, Any], unit: str) -> str:
-    return "" if m["low"] is None else f"{_number(m['low'], unit)} to {_number(m['high'], unit)}"
+    return "" if m["low"] is None else f"{number(m['low'], unit)} to {number(m['high'], unit)}"
 
 
 def _span(m: Mapping[str, Any], unit: str) -> str:
     bounds = _bounds(m, unit)
-    return f"{_number(m['value'], unit)} [{bounds}]" if bounds else _number(m["value"], unit)
+    return f"{number(m['value'], unit)} [{bounds}]" if bounds else number(m["value"], unit)

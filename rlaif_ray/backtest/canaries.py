@@ -6,24 +6,27 @@ was, bit for bit; one that moves has looked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from rlaif_ray.core import Cube
 
-Decide = Callable[[Cube, int], np.ndarray]  # (cube, row) -> (A,) target weights decided at the close of that row
+Decide = Callable[[Cube, int], Mapping[str, np.ndarray]]  # (cube, row) -> policy -> (A,) target weights decided at that row's close
 
 
-def looks_ahead(decide: Decide, cube: Cube, rows: Iterable[int], *, seed: int) -> str | None:
-    """The first decision of `rows` that noise after its own row changes, in words; None where all stay as they were."""
+def looks_ahead(decide: Decide, cube: Cube, rows: Iterable[int], *, seed: int) -> dict[str, str]:
+    """Policies of which noise after a row of `rows` changes the decision taken then, and the first of these in words."""
+    found: dict[str, str] = {}
     for row in rows:
         before = decide(cube, row)
         after = decide(perturbed(cube, cube.known_at[row], np.random.default_rng([seed, row])), row)
-        if not np.array_equal(after, before):
-            moved = np.abs(after - before).max()
-            return f"noise after {cube.times[row]} moves the decision taken then by up to {moved:.2g} of equity: it knew what came after it"
-    return None
+        for policy, weights in before.items():
+            if not np.array_equal(after[policy], weights):
+                moved = np.abs(after[policy] - weights).max()
+                said = f"noise after {cube.times[row]} moves the decision taken then by up to {moved:.2g} of equity: it knew what came"
+                found.setdefault(policy, said)
+    return found
 
 
 def perturbed(cube: Cube, at: np.datetime64, rng: np.random.Generator) -> Cube:

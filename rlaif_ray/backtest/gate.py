@@ -61,7 +61,7 @@ class Test:
     benchmark: str
     passed: bool
     value: float  # mean log excess a year
-    p_value: float  # Hansen's, of the whole search
+    p_value: float  # chance that the best of a search without skill does as well
     critical: float  # standard errors that the best of the search has to pass
     trials: int
 
@@ -130,7 +130,8 @@ def _a_year(case: Case, excess: np.ndarray) -> float:
 
 def _test(case: Case, benchmark: str, found: Superiority) -> Test:
     own = case.column[benchmark]
-    return Test(benchmark, own in found.superior, _a_year(case, _own(case, benchmark)), found.p_value, found.critical, found.trials)
+    p_value = found.p_values[own]
+    return Test(benchmark, own in found.superior, _a_year(case, _own(case, benchmark)), p_value, found.critical, found.trials)
 
 
 def _vetoes(case: Case) -> tuple[Veto, ...]:

@@ -22,13 +22,14 @@ from rlaif_ray.backtest.significance import (
 from rlaif_ray.core import Episode
 from rlaif_ray.errors import DataError
 
+_F1 = types.Array(float64, 1, "C", readonly=True)
 TAIL = 0.05  # the worst share of the bars, behind cvar_95
 
 OWN = (
     "annual_return", "total_return", "annual_volatility", "sharpe", "sortino", "calmar", "max_drawdown", "cvar_95", "hit_rate",
     "profit_factor", "turnover", "cost_drag",
 )  # fmt: skip
-EXCESS = ("excess_log_return", "excess_sharpe")
+EXCESS = ("excess_log_return", "excess_sharpe", "beta_neutral_excess")
 METRICS = OWN + EXCESS
 
 
@@ -55,6 +56,9 @@ def summary(
     excess_log_return, excess_sharpe
         Mean log return per bar over the benchmark (the same interval as `significance.edge` with the same seed), and
         its annual ratio to its standard deviation. Only with a benchmark.
+    beta_neutral_excess
+        Net return a year beyond beta times the benchmark's: the intercept of the one on the other. Jensen (1968). Only
+        with a benchmark; beta is found anew in every resample.
 
     A figure that does not exist (no variance, no losing bar, no bars) is NaN. Under 20 bars, or where it does not exist
     in more than 5% of the resamples, its interval is NaN.
@@ -70,6 +74,7 @@ def summary(
         if not np.array_equal(benchmark.times, episode.times):
             raise DataError(f"the benchmark {benchmark.policy} covers other bars than {episode.policy}; expected the same")
         out |= _over(log_excess(episode.returns, benchmark.returns), bars_per_year, resamples, seed)
+        out |= _beyond_beta(episode.returns, benchmark.returns, bars_per_year, resamples, seed)
     return out
 
 
@@ -94,6 +99,19 @@ def _over(excess: np.ndarray, bars_per_year: float, resamples: int, seed: int) -
         "excess_log_return": _row(mean, moments[:, 0]),
         "excess_sharpe": _row(float(_ratio(own)[0] * np.sqrt(bars_per_year)), _ratio(moments) * np.sqrt(bars_per_year)),
     }
+
+
+def _beyond_beta(
+    returns: np.ndarray, market: np.ndarray, bars_per_year: float, resamples: int, seed: int
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    bars = len(returns)
+    value, drawn = np.nan, np.full(resamples, np.nan)
+    if bars:
+        value = _intercept(np.arange(bars), returns, market)
+    if bars >= MIN_BARS:
+        block = block_length(np.log1p(returns) - np.log1p(market))
+        drawn = _intercepts(np.random.default_rng(seed), block, returns, market, resamples)
+    return {"beta_neutral_excess": _row(value * bars_per_year, drawn * bars_per_year)}
 
 
 def _ratio(moments: np.ndarray) -> np.ndarray:
@@ -121,6 +139,28 @@ def _worst_mean(ranks, ranked):  # pragma: no cover
         left -= taken
         i += 1
     return total / worst
+
+
+@njit(float64(int64[::1], _F1, _F1), cache=True)
+def _intercept(index, returns, market):  # pragma: no cover
+    """Of least squares of returns on market over the bars of `index`; NaN where the market stands still."""
+    r, m, rm, mm, n = 0.0, 0.0, 0.0, 0.0, index.shape[0]
+    for k in index:
+        r += returns[k]
+        m += market[k]
+        rm += returns[k] * market[k]
+        mm += market[k] * market[k]
+    spread = mm - m * m / n
+    return (r - (rm - r * m / n) / spread * m) / n if spread > 1e-12 * mm else np.nan
+
+
+@njit(float64[::1](RNG, float64, _F1, _F1, int64), cache=True)
+def _intercepts(rng, block, returns, market, resamples):  # pragma: no cover
+    index, out = np.empty(returns.shape[0], np.int64), np.empty(resamples)
+    for i in range(resamples):
+        fill_indices(rng, block, index)
+        out[i] = _intercept(index, returns, market)
+    return out
 
 
 @njit(types.void(float64[:, ::1], float64[::1], float64, float64[::1]), cache=True)

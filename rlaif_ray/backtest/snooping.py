@@ -19,13 +19,15 @@ from rlaif_ray.errors import DataError
 class Superiority:
     """The verdict on a search of `trials` series over `bars`.
 
-    `p_value` is Hansen's consistent one for "none beats the benchmark"; `best` the column with the largest mean in
-    standard errors, `statistic` that mean, and `critical` what it has to exceed at the level of the test. `superior` are
-    the columns that beat the benchmark by StepM, the chance of one false name among them at most the level; `block` is
-    the mean block length in bars.
+    `p_value` is Hansen's consistent one for "none beats the benchmark"; `p_values` (K,) say of each column how often the
+    best of a search without skill does as well. `best` is the column with the largest mean in standard errors,
+    `statistic` that mean, and `critical` what it has to exceed at the level of the test. `superior` are the columns that
+    beat the benchmark by StepM, the chance of one false name among them at most the level; `block` is the mean block
+    length in bars.
     """
 
     p_value: float
+    p_values: tuple[float, ...]
     statistic: float
     critical: float
     best: int
@@ -62,19 +64,20 @@ def superiority(
     weights = stationary_weights(bars, length, resamples, np.random.default_rng(seed))
     simulated = weights @ z / bars - centre
     best = int(means.argmax())
-    p_value, critical, superior = _step_down(means, simulated, level)
-    return Superiority(p_value, float(means[best]), critical, best, superior, trials, bars, length)
+    p_values, critical, superior = _step_down(means, simulated, level)
+    return Superiority(p_values[best], p_values, float(means[best]), critical, best, superior, trials, bars, length)
 
 
-def _step_down(means: np.ndarray, simulated: np.ndarray, level: float) -> tuple[float, float, tuple[int, ...]]:
-    """P-value and critical value of the whole search, and what StepM rejects: what is found better leaves, and the rest is tested again."""
+def _step_down(means: np.ndarray, simulated: np.ndarray, level: float) -> tuple[tuple[float, ...], float, tuple[int, ...]]:
+    """P-values and critical value of the search, and what StepM rejects: what is found better leaves, and the rest is tested again."""
     highest = simulated.max(axis=1)
     first = critical = float(np.quantile(highest, 1 - level))
-    p_value = float((highest > means.max()).mean())
+    below = np.searchsorted(np.sort(highest), means, side="right")
+    p_values = tuple(float(p) for p in (len(highest) - below) / len(highest))
     left = np.ones(len(means), bool)
     while (better := left & (means > critical)).any():
         left &= ~better
         if not left.any():
             break
         critical = np.quantile(simulated[:, left].max(axis=1), 1 - level)
-    return p_value, first, tuple(int(k) for k in np.flatnonzero(~left))
+    return p_values, first, tuple(int(k) for k in np.flatnonzero(~left))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from rlaif_ray.core import KEYS, Cube, Panel, canonical_json
 from rlaif_ray.data.asof import PriceKind, build_cube
 from rlaif_ray.data.lake import Lake, as_decided
+from rlaif_ray.features import technical
+from rlaif_ray.features.cross_section import cross_section
 
 BARS, FEATURES, FACTS = "bars", ("features_technical", "features_cross_section"), ("filings", "news")
 
@@ -34,11 +37,22 @@ class Dataset:
 
     def cube(self) -> Cube:
         """Bars, features, and filings and news as of each bar, at the pinned versions."""
-        columns = [self._read(t).frame.pipe(_only, self.features) for t in FEATURES]
+        facts = {t: self._read(t) for t in FACTS if t in self.versions}
+        return self._cube(self._read(BARS), [self._read(t) for t in FEATURES], facts)
+
+    def cube_as_of(self, at: np.datetime64) -> Cube:
+        """The cube that would have been made at `at`: features computed anew, from nothing but what was known by then."""
+        bars = self._read(BARS).as_of(at)
+        one = [technical.apply(Panel.of(frame)).frame for frame in bars.frame.partition_by("symbol", maintain_order=True)]
+        alone = Panel.of(pl.concat(one, how="diagonal"))
+        facts = {t: self._read(t).as_of(at) for t in FACTS if t in self.versions}
+        return self._cube(bars, [alone, cross_section(alone)], facts)
+
+    def _cube(self, bars: Panel, tables: Sequence[Panel], facts: dict[str, Panel]) -> Cube:
+        columns = [table.frame.pipe(_only, self.features) for table in tables]
         features = columns[0].join(columns[1], on=["symbol", "timestamp"], how="left", suffix=":other", validate="1:1")
         features = features.with_columns(pl.max_horizontal("known_at", "known_at:other").alias("known_at")).drop("known_at:other")
-        facts = {t: self._read(t) for t in FACTS if t in self.versions}
-        return build_cube(self._read(BARS), Panel.of(features), facts, bars_per_year=self.bars_per_year, price_kind=self.price_kind)
+        return build_cube(bars, Panel.of(features), facts, bars_per_year=self.bars_per_year, price_kind=self.price_kind)
 
     def _read(self, table: str) -> Panel:
         revision = as_decided(self.price_kind) if table == BARS else "latest"

@@ -54,6 +54,14 @@ def test_excess_over_the_benchmark():
         values(episode([0.1, 0.2]), episode([0.1]))
 
 
+def test_what_is_left_beyond_beta_by_hand():
+    """Twice the market and a hundredth a bar: four hundredths a year of four bars, whatever the market does."""
+    market = np.array([0.05, -0.02, 0.01, 0.0])
+    got = values(episode(2 * market + 0.01), episode(market, policy="equal_weight"))
+    assert got["beta_neutral_excess"] == pytest.approx(0.04)
+    assert np.isnan(values(episode(2 * market), episode(np.full(4, 0.01), policy="equal_weight"))["beta_neutral_excess"])
+
+
 def test_intervals():
     rng = np.random.default_rng(1)
     ours, benchmark = episode(rng.normal(1e-3, 0.01, 1500), 1e-5, 0.02), episode(rng.normal(0, 0.01, 1500), policy="equal_weight")

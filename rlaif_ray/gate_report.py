@@ -1,0 +1,63 @@
+"""Verdicts of the gate -> one self-contained page: who was promoted, why not, and what the result hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlaif_ray import charts
+from rlaif_ray.backtest.gate import LEVEL, Verdict
+from rlaif_ray.charts import Series
+from rlaif_ray.report import number, ordered, subtitle, write_page
+
+COLUMNS = (
+    "policy", "verdict", "excess a year", "p over equal weight", "p over the optimiser", "deflated Sharpe", "PBO", "could have shown",
+)  # fmt: skip
+
+
+def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Path, *, paths: np.ndarray | None = None) -> Path:
+    """Write the page; opens from disk, light and dark, wide and narrow.
+
+    `paths` (P,) annual Sharpe ratios of the optimiser's combinatorial cross-validation, where it was run.
+    """
+    verdicts = {name: verdicts[name] for name in ordered(verdicts)}
+    css = {name: f"c{i % 10}" for i, name in enumerate(verdicts)}
+    promoted = [name for name, v in verdicts.items() if v.promote]
+    first = next(iter(verdicts.values()))
+    ladder = [Series(n, css[n], np.array(list(v.diagnostics.ladder.values()))) for n, v in verdicts.items()]
+    states = [Series(n, css[n], np.array([r["excess"] for r in v.diagnostics.regimes.values()])) for n, v in verdicts.items()]
+    return write_page(
+        path, "validation.html.j2", title="rlaif_ray: the gate", subtitle=subtitle(result),
+        promoted=bool(promoted), headline=_headline(promoted), columns=COLUMNS, rows=[_row(n, v) for n, v in verdicts.items()],
+        trials=f"{first.tests[0].trials} tried series on these bars, {first.diagnostics.effective_trials:.0f} of them independent; "
+        f"a search without skill is promoted once in {round(1 / LEVEL)} at most.",
+        legend=[{"label": n, "css": css[n]} for n in verdicts],
+        ladder_chart=charts.steps([f"{bps} bps" for bps in first.diagnostics.ladder], ladder, title="Excess a year by cost of one side"),
+        regime_chart=charts.steps(list(first.diagnostics.regimes), states, title="Excess a year by state of the market"),
+        strip_chart=None if paths is None else charts.strip([("optimiser, CPCV", "c0", paths)], title="Sharpe ratios of CPCV paths"),
+        veto_columns=["policy", *(v.name for v in first.vetoes)],
+        veto_rows=[[n, *({"fired": x.fired, "seen": x.seen} for x in v.vetoes)] for n, v in verdicts.items()],
+        reasons=[{"policy": n, "word": v.word, "said": "; ".join(v.reasons)} for n, v in verdicts.items()],
+    )  # fmt: skip
+
+
+def summary_text(verdicts: Mapping[str, Verdict]) -> str:
+    """One screen for a terminal: a line a policy, then why."""
+    width = max(len(n) for n in verdicts)
+    lines = [f"{n:<{width}}  {verdicts[n].word:<7}  {'; '.join(verdicts[n].reasons)}" for n in ordered(verdicts)]
+    return "\n".join([_headline([n for n, v in verdicts.items() if v.promote]), "", *lines])
+
+
+def _headline(promoted: list[str]) -> str:
+    return f"PROMOTE: {', '.join(promoted)}" if promoted else "REJECT: no policy of this run passes the gate."
+
+
+def _row(name: str, verdict: Verdict) -> list[str]:
+    d, tests = verdict.diagnostics, {t.benchmark: t for t in verdict.tests}
+    equal = tests.pop("equal_weight")
+    p_rule = next((number(t.p_value, "plain3") for t in tests.values()), "n/a")
+    figures = [number(equal.value, "percent"), number(equal.p_value, "plain3"), p_rule, number(d.deflated, "plain3")]
+    return [name, verdict.word, *figures, number(d.pbo, "percent"), f"{number(d.detectable.annual_excess, 'percent')} a year"]

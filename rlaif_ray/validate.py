@@ -1,0 +1,232 @@
+"""A finished run before the gate: each of its policies told again under stress, asked whether it looks ahead, and judged.
+
+Reads the run's artefacts and the ledger; leaves `verdict.json` and `validation.html` in the run. Nothing is fitted, and
+no trial is made: what is judged has been tried already.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import ray
+
+from rlaif_ray import artefacts, ray_runtime
+from rlaif_ray.artefacts import FoldModels
+from rlaif_ray.backtest import stress
+from rlaif_ray.backtest.canaries import looks_ahead
+from rlaif_ray.backtest.engine import as_weights, concatenate, decide
+from rlaif_ray.backtest.gate import LADDER_BPS, Case, Verdict, judge
+from rlaif_ray.backtest.on_ray import STRONG, read_episode, read_targets, walked_policies
+from rlaif_ray.core import Cube, Episode, canonical_json
+from rlaif_ray.data.cube import Dataset
+from rlaif_ray.data.events import total_returns
+from rlaif_ray.data.universe import Membership
+from rlaif_ray.errors import ConfigError, MissingDataError
+from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.simulator import Market
+from rlaif_ray.gate_report import render
+from rlaif_ray.ledger import TrialLedger, Tried
+from rlaif_ray.plan import Terms
+from rlaif_ray.results import BENCHMARK
+from rlaif_ray.rl.actor_policy import ActorPolicy
+from rlaif_ray.runs import Run, seed_for, write_atomically
+from rlaif_ray.serve.predictor import Predictor
+
+CANARY_ROWS = 3  # decisions of a fold that are taken again with noise for a future
+DRAWS = 20  # markets in which other names die; the excess is their mean
+SAME = 1e-12  # log returns that differ by no more are the same
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """What one policy decided on one test block, and what came of it."""
+
+    rows: slice
+    episode: Episode
+    targets: np.ndarray  # (T,A)
+
+
+def validate(run_dir: str | Path, *, membership: str | None = None) -> tuple[Run, dict[str, Verdict]]:
+    """The verdict on every policy of a finished run but equal weight.
+
+    Parameters
+    ----------
+    membership : CSV of an index's members (ticker, start_date, end_date); None: the stress on members alone does not apply.
+
+    Raises `ConfigError` where the file cannot be read, `MissingDataError` or `CheckpointError` for a run that did not
+    finish, `DataError` where its bars are too few to carry a verdict.
+    """
+    run = Run.open(run_dir)
+    return run, _validate(run, _membership(membership))
+
+
+def _validate(run: Run, members: Membership | None) -> dict[str, Verdict]:
+    dataset, result = artefacts.load_dataset(run.path), run.read_result()
+    ledger = TrialLedger(run.config.lake.uri)
+    ledger.verify(json.loads((run.path / "verdict.json").read_text()).get("ledger"))
+    cube, models = dataset.cube(), artefacts.load_all(run.path)
+    walks = {m.fold: _walks(run.path, m) for m in models if m.fold != artefacts.LIVE}
+    names = [name for name in next(iter(walks.values())) if name != BENCHMARK]
+    terms = Terms.of(run.config, cube)
+    stressed = _stressed(cube, terms, walks, members, seed=seed_for(run.config.seed, "gate"))
+    leaks = _leaks(run, walks)
+    whole = {name: concatenate([w[name].episode for w in walks.values()]) for name in [BENCHMARK, *names]}
+    tried = ledger.returns(dataset.data_version, whole[BENCHMARK].times)
+    states = stress.regimes(_market(cube), bars_per_year=cube.bars_per_year)
+    regimes = np.concatenate([states[w[BENCHMARK].rows] for w in walks.values()])
+    contaminated = next((note for note in result["notes"] if note.startswith("CONTAMINATED")), None)
+    verdicts = {}
+    for name in names:
+        # Pretrained weights and chance have a part in the learned policy alone: the trees start from nothing, seeded once.
+        learned: dict[str, Any] = {}
+        if name == ActorPolicy.name:
+            learned = {"seeds": _seeds(tried, run.config.family), "contaminated": contaminated}
+        case = Case(
+            name, cube.bars_per_year, **_searched(tried, whole, name), regimes=regimes, **stressed[name], leak=leaks.get(name), **learned
+        )  # fmt: skip
+        verdicts[name] = judge(case, seed=seed_for(run.config.seed, f"gate/{name}", bits=32))
+    said = json.loads((run.path / "verdict.json").read_text())
+    policies = {name: {**asdict(v), "verdict": v.word} for name, v in verdicts.items()}
+    write_atomically(run.path / "verdict.json", canonical_json({**said, "policies": policies}))
+    render(result, verdicts, run.path / "validation.html")
+    return verdicts
+
+
+def _market(cube: Cube) -> np.ndarray:
+    """(T,) mean simple total return of the names that have one; 0 before any has."""
+    returns = total_returns(cube)
+    known = np.isfinite(returns)
+    return np.where(known, returns, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+
+
+def _membership(path: str | None) -> Membership | None:
+    if path is None:
+        return None
+    try:
+        return Membership.of(pl.read_csv(path))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(f"--membership {path}: {str(error).splitlines()[0]}; expected a CSV of ticker, start_date, end_date") from None
+
+
+def _walks(run: Path, models: FoldModels) -> dict[str, Walk]:
+    """By policy, what was walked in the test block that these models serve."""
+    folder = run / "artefacts" / f"fold={models.fold}" / artefacts.EPISODES
+    walks = {}
+    for file in sorted(folder.glob("*.npz")):
+        episode = read_episode(file)
+        rows = slice(models.first_row, models.first_row + len(episode.times))
+        walks[file.stem] = Walk(rows, episode, read_targets(file))
+    if BENCHMARK not in walks:
+        raise MissingDataError(f"{folder} has no episode of {BENCHMARK}; it is not a fold that was tested: run the pipeline again")
+    return walks
+
+
+def _searched(tried: Tried, whole: Mapping[str, Episode], name: str) -> dict[str, Any]:
+    """Log excess of everything tried over each benchmark, and where the policy stands among them."""
+    rivals = {BENCHMARK: np.log1p(tried.benchmark)}
+    if (strong := f"{STRONG}_optimiser") in whole and strong != name:
+        rivals[strong] = np.log1p(whole[strong].returns)[:, None]
+    own = int(np.flatnonzero((tried.net == whole[name].returns[:, None]).all(axis=0))[0])
+    over, column = {}, {}
+    for rival, returns in rivals.items():
+        excess = np.log1p(tried.net) - returns
+        differs = np.ptp(excess, axis=0) > SAME  # the rival is not tried against himself
+        over[rival], column[rival] = excess[:, differs], int(differs[:own].sum())
+    return {"tried": over, "column": column, "trials": over[BENCHMARK].shape[1] + tried.left_out}
+
+
+def _seeds(tried: Tried, family: str) -> dict[int, np.ndarray]:
+    """Excess of the learned policy under each seed that this configuration was tried with."""
+    same = [k for k, (name, of) in enumerate(zip(tried.names, tried.families, strict=True)) if of == family and not tried.baseline[k]]
+    return {n: np.log1p(tried.net[:, k]) - np.log1p(tried.benchmark[:, k]) for n, k in enumerate(same)}
+
+
+def _stressed(
+    cube: Cube, terms: Terms, walks: Mapping[str, Mapping[str, Walk]], members: Membership | None, *, seed: int
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """By policy: the cost ladder, and the excess over equal weight with both under each stress."""
+    market, out = Market.of(cube, terms.fill), {}
+    of_equal = {name: [w[name] for w in walks.values()] for name in next(iter(walks.values()))}
+    belongs = None if members is None else members.members(cube.symbols, cube.times)
+    dying = [
+        [stress.with_delistings(market, w.rows, bars_per_year=cube.bars_per_year, seed=seed + n) for w in of_equal[BENCHMARK]]
+        for n in range(DRAWS)
+    ]
+
+    def grown(blocks: list[Walk], *, costs: CostModel = terms.costs, change: Any = None, markets: list[Market] | None = None) -> np.ndarray:
+        changed = [w.targets if change is None else change(w) for w in blocks]
+        parts = zip(markets or [market] * len(blocks), blocks, changed, strict=True)
+        return np.concatenate([np.log1p(stress.replay(m, w.rows, targets, costs)) for m, w, targets in parts])
+
+    for name, blocks in of_equal.items():
+        if name == BENCHMARK:
+            continue
+
+        def excess(blocks: list[Walk] = blocks, **under: Any) -> np.ndarray:
+            return grown(blocks, **under) - grown(of_equal[BENCHMARK], **under)
+
+        out[name] = {
+            "ladder": {bps: excess(costs=CostModel(slippage=bps / 1e4)) for bps in LADDER_BPS},
+            "stressed": {
+                "one bar late": excess(change=lambda w: stress.late(w.targets)),
+                "delistings": np.mean([excess(markets=each) for each in dying], axis=0),
+                "members alone": None if belongs is None else excess(change=lambda w: stress.among(w.targets, belongs[w.rows])),
+            },
+        }  # fmt: skip
+    return out
+
+
+def _leaks(run: Run, walks: Mapping[str, Mapping[str, Walk]]) -> dict[str, str]:
+    """Policies that look ahead, and how that showed; one Ray task a fold."""
+    ray_runtime.attach()
+    found: dict[str, str] = {}
+    for leaks in ray.get([_canaries.remote(str(run.path), fold, dict(walked)) for fold, walked in walks.items()]):
+        found = leaks | found
+    return found
+
+
+@ray.remote(num_cpus=1)
+def _canaries(run_path: str, fold: str, walked: dict[str, Walk]) -> dict[str, str]:
+    """Takes decisions of one fold again with noise for a future, and makes features again from what was known.
+
+    A feature that knew its future taints whoever decided on it: then every policy is named.
+    """
+    run, dataset = Run.open(run_path), artefacts.load_dataset(Path(run_path))
+    cube, models = dataset.cube(), artefacts.load_all(Path(run_path))
+    own = next(m for m in models if m.fold == fold)
+    rows = walked[BENCHMARK].rows
+    asked = np.unique(np.linspace(rows.start + 1, rows.stop - 1, CANARY_ROWS).astype(int)).tolist()
+    terms = Terms.of(run.config, cube)
+
+    def decided(market: Cube, row: int) -> dict[str, np.ndarray]:
+        predictor = Predictor(run.config, dataset, market, models)
+        out = {}
+        tables = {STRONG: own.forecasters[STRONG].predict(market, [row])} if STRONG in own.forecasters else {}
+        for policy in walked_policies(market, own.policy, tables, costs=terms.costs, max_weight=terms.max_weight):
+            held = walked[policy.name].episode.weights[row - rows.start - 1]
+            view = predictor.view(row, dict(zip(cube.symbols, held.tolist(), strict=True)))
+            out[policy.name] = as_weights(decide(policy, view, max_weight=terms.max_weight), cube.symbols)
+        return out
+
+    tainted = next((said for row in asked if (said := moved_feature(dataset, cube, row))), None)
+    if tainted is not None:
+        return dict.fromkeys(walked, tainted)
+    return looks_ahead(decided, cube, asked, seed=seed_for(run.config.seed, f"canaries/fold={fold}", bits=32))
+
+
+def moved_feature(dataset: Dataset, cube: Cube, row: int) -> str | None:
+    """The first feature at `row` that is not what it is when made from rows known by then alone, in words."""
+    anew = dataset.cube_as_of(cube.known_at[row])
+    for name in cube.feature_names:
+        for a, symbol in enumerate(cube.symbols):
+            if symbol in anew.symbols:
+                used, known = cube.feature(name)[row, a], anew.feature(name)[-1, anew.symbols.index(symbol)]
+                if not np.array_equal(used, known, equal_nan=True):
+                    return f"{name} of {symbol} at {cube.times[row]} is {used:.6g}, and {known:.6g} when made from what was known by then"
+    return None
