@@ -19,7 +19,7 @@ from rlaif_ray.backtest.calibration_on_ray import promoted
 from rlaif_ray.backtest.gate import LEVEL
 from rlaif_ray.charts import Series, steps
 
-NULLS, PLANTED = 2000, 500
+NULLS, PLANTED = 2000, 200
 YEARS, SHARPES = (5, 10, 20), (0.5, 0.75, 1.0, 1.5)
 FOUND = 0.85  # of skill with a Sharpe ratio of 1.5 over 10 years
 PICTURE = Path(__file__).parents[1] / "docs" / "gate.svg"

@@ -5,6 +5,7 @@ Exit 0 done; 2 the user's mistake, one line; 1 a failure. Everything heavy is im
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import textwrap
@@ -139,7 +140,7 @@ def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
         sys.stdout.write((folder / "result.json").read_text())
         print(f"run: {folder}", file=sys.stderr)
         return
-    print(summary_text(result))
+    print(summary_text(result, trials=json.loads((folder / "verdict.json").read_text())["trials"]))
     print(f"\nreport: {folder / 'report.html'}\nrun: {folder}")
 
 
@@ -150,7 +151,7 @@ def _validate(flags: dict[str, str], knobs: dict[str, str]) -> None:
     from rlaif_ray.validate import validate
 
     _show_progress()
-    run, verdicts = validate(flags["run"], membership=flags.get("membership"))
+    run, verdicts = validate(flags["run"], membership=flags.get("membership"), cross_validated="cross-validate" in flags)
     folder = run.path.resolve()
     if "json" in flags:
         sys.stdout.write((folder / "verdict.json").read_text())
@@ -213,6 +214,7 @@ VERBS: dict[str, Verb] = {
         {
             "run": Flag("RUN", "Directory of the run; verdict.json and validation.html are left in it."),
             "membership": Flag("FILE", "CSV of an index's members (ticker, start_date, end_date): the stress on members alone."),
+            "cross-validate": Flag(None, "Add the optimiser's combinatorial purged cross-validation: 45 fits of the trees, minutes."),
             "json": Flag(None, "Print verdict.json on standard output, and nothing else."),
         },
         False,

@@ -18,10 +18,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Path, *, paths: np.ndarray | None = None) -> Path:
+def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Path, *, paths: Mapping[str, np.ndarray]) -> Path:
     """Write the page; opens from disk, light and dark, wide and narrow.
 
-    `paths` (P,) annual Sharpe ratios of the optimiser's combinatorial cross-validation, where it was run.
+    `paths` are the (P,) annual Sharpe ratios of the optimiser's combinatorial cross-validation, by what they are of; empty
+    where it was not run.
     """
     verdicts = {name: verdicts[name] for name in ordered(verdicts)}
     css = {name: f"c{i % 10}" for i, name in enumerate(verdicts)}
@@ -37,7 +38,7 @@ def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Pat
         legend=[{"label": n, "css": css[n]} for n in verdicts],
         ladder_chart=charts.steps([f"{bps} bps" for bps in first.diagnostics.ladder], ladder, title="Excess a year by cost of one side"),
         regime_chart=charts.steps(list(first.diagnostics.regimes), states, title="Excess a year by state of the market"),
-        strip_chart=None if paths is None else charts.strip([("optimiser, CPCV", "c0", paths)], title="Sharpe ratios of CPCV paths"),
+        strip_chart=charts.strip([(k, "c0", v) for k, v in paths.items()], title="Sharpe ratios of the paths") if paths else None,
         veto_columns=["policy", *(v.name for v in first.vetoes)],
         veto_rows=[[n, *({"fired": x.fired, "seen": x.seen} for x in v.vetoes)] for n, v in verdicts.items()],
         reasons=[{"policy": n, "word": v.word, "said": "; ".join(v.reasons)} for n, v in verdicts.items()],

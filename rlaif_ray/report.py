@@ -52,19 +52,19 @@ def _tried(trials: int) -> str:
     return f"Tried on this data so far: {trials} pairs of a configuration and a test block. No interval here is corrected for that."
 
 
-def summary_text(result: Mapping[str, Any]) -> str:
-    """One screen for a terminal: the verdict and the policies' table."""
+def summary_text(result: Mapping[str, Any], *, trials: int) -> str:
+    """One screen for a terminal: the verdict, the policies' table, and how much was tried on this data."""
     width = max(len(p) for p in result["policies"])
     lines = [subtitle(result), "", verdict(result)["headline"], verdict(result)["detail"], ""]
-    lines.append(f"{'policy':<{width}}  {'excess a year':>24}  {'Sharpe':>22}  {'max drawdown':>12}  {'turnover':>8}")
+    lines.append(f"{'policy':<{width}}  {'excess a year':>24}  {'beyond beta':>24}  {'Sharpe':>22}  {'max drawdown':>12}  {'turnover':>8}")
     for name in ordered(result["policies"]):
         m = result["policies"][name]
         lines.append(
-            f"{name:<{width}}  {_span(m['excess_annual_log_return'], 'percent'):>24}  {_span(m['sharpe'], 'plain'):>22}  "
-            f"{number(m['max_drawdown']['value'], 'percent'):>12}  {number(m['turnover']['value'], 'plain'):>8}"
+            f"{name:<{width}}  {_span(m['excess_annual_log_return'], 'percent'):>24}  {_span(m['beta_neutral_excess'], 'percent'):>24}  "
+            f"{_span(m['sharpe'], 'plain'):>22}  {number(m['max_drawdown']['value'], 'percent'):>12}  "
+            f"{number(m['turnover']['value'], 'plain'):>8}"
         )
-    lines += ["", *result["notes"]]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _tried(trials), *result["notes"]])
 
 
 def verdict(result: Mapping[str, Any]) -> dict[str, Any]:

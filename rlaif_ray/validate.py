@@ -20,6 +20,7 @@ from rlaif_ray import artefacts, ray_runtime
 from rlaif_ray.artefacts import FoldModels
 from rlaif_ray.backtest import stress
 from rlaif_ray.backtest.canaries import looks_ahead
+from rlaif_ray.backtest.cross_validation_on_ray import cross_validate
 from rlaif_ray.backtest.engine import as_weights, concatenate, decide
 from rlaif_ray.backtest.gate import LADDER_BPS, Case, Verdict, judge
 from rlaif_ray.backtest.on_ray import STRONG, read_episode, read_targets, walked_policies
@@ -32,7 +33,7 @@ from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Market
 from rlaif_ray.gate_report import render
 from rlaif_ray.ledger import TrialLedger, Tried
-from rlaif_ray.plan import Terms
+from rlaif_ray.plan import Terms, cut_folds
 from rlaif_ray.results import BENCHMARK
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.runs import Run, seed_for, write_atomically
@@ -52,21 +53,24 @@ class Walk:
     targets: np.ndarray  # (T,A)
 
 
-def validate(run_dir: str | Path, *, membership: str | None = None) -> tuple[Run, dict[str, Verdict]]:
+def validate(
+    run_dir: str | Path, *, membership: str | None = None, cross_validated: bool = False
+) -> tuple[Run, dict[str, Verdict]]:  # fmt: skip
     """The verdict on every policy of a finished run but equal weight.
 
     Parameters
     ----------
     membership : CSV of an index's members (ticker, start_date, end_date); None: the stress on members alone does not apply.
+    cross_validated : show what the optimiser's combinatorial purged cross-validation makes of the same span; minutes.
 
     Raises `ConfigError` where the file cannot be read, `MissingDataError` or `CheckpointError` for a run that did not
     finish, `DataError` where its bars are too few to carry a verdict.
     """
     run = Run.open(run_dir)
-    return run, _validate(run, _membership(membership))
+    return run, _validate(run, _membership(membership), cross_validated)
 
 
-def _validate(run: Run, members: Membership | None) -> dict[str, Verdict]:
+def _validate(run: Run, members: Membership | None, cross_validated: bool) -> dict[str, Verdict]:
     dataset, result = artefacts.load_dataset(run.path), run.read_result()
     ledger = TrialLedger(run.config.lake.uri)
     ledger.verify(json.loads((run.path / "verdict.json").read_text()).get("ledger"))
@@ -91,11 +95,33 @@ def _validate(run: Run, members: Membership | None) -> dict[str, Verdict]:
             name, cube.bars_per_year, **_searched(tried, whole, name), regimes=regimes, **stressed[name], leak=leaks.get(name), **learned
         )  # fmt: skip
         verdicts[name] = judge(case, seed=seed_for(run.config.seed, f"gate/{name}", bits=32))
+    paths = _paths(run, cube, terms, walks) if cross_validated else {}
     said = json.loads((run.path / "verdict.json").read_text())
     policies = {name: {**asdict(v), "verdict": v.word} for name, v in verdicts.items()}
-    write_atomically(run.path / "verdict.json", canonical_json({**said, "policies": policies}))
-    render(result, verdicts, run.path / "validation.html")
+    write_atomically(run.path / "verdict.json", canonical_json({**said, "policies": policies, "paths": paths}))
+    render(result, verdicts, run.path / "validation.html", paths=paths)
     return verdicts
+
+
+def _paths(run: Run, cube: Cube, terms: Terms, walks: Mapping[str, Mapping[str, Walk]]) -> dict[str, np.ndarray]:
+    """(P,) annual Sharpe ratios of the optimiser on each path, and of its log excess over equal weight.
+
+    The span ends where the last test block does: no bar of a vault is read.
+    """
+    if STRONG not in (models := run.config.forecast.models):
+        raise ConfigError(f"--cross-validate needs {STRONG!r} among the run's --forecast.models; seen {', '.join(models)}")
+    first = cut_folds(run.config, cube)[0].block_a.start
+    last = max(w[BENCHMARK].rows.stop for w in walks.values())
+    found = cross_validate(
+        ray.put(cube), slice(first, last), run.config.forecast, embargo=run.config.backtest.embargo_bars, costs=terms.costs,
+        fill=terms.fill, max_weight=terms.max_weight, seed=seed_for(run.config.seed, "gate/paths"),
+    )  # fmt: skip
+    excess = np.log1p(found.optimiser) - np.log1p(found.equal_weight)
+    year = np.sqrt(cube.bars_per_year)
+    return {
+        "its return": year * found.optimiser.mean(axis=1) / found.optimiser.std(axis=1, ddof=1),
+        "excess over equal weight": year * excess.mean(axis=1) / excess.std(axis=1, ddof=1),
+    }
 
 
 def _market(cube: Cube) -> np.ndarray:

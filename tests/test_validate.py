@@ -72,6 +72,16 @@ def test_members_alone_is_a_stress_where_the_list_is_given(judged: Path, tmp_pat
     assert all(v.diagnostics.stressed["members alone"] is not None for v in verdicts.values())
 
 
+@pytest.mark.slow
+def test_cross_validated_the_page_shows_every_path(judged: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(judged, copy)
+    validate(copy, cross_validated=True)
+    paths = json.loads((copy / "verdict.json").read_text())["paths"]
+    assert [len(p) for p in paths.values()] == [9, 9] and np.isfinite(list(paths.values())).all()  # 2 of 10 groups: 45 splits, 9 paths
+    assert (copy / "validation.html").read_text().count("<svg") == 3
+
+
 def test_a_feature_that_knew_its_future_is_named(ray_session: None, tiny_run: Path) -> None:
     dataset = artefacts.load_dataset(tiny_run)
     cube, row = dataset.cube(), 500
