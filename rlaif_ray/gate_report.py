@@ -59,6 +59,11 @@ def _headline(promoted: list[str]) -> str:
 def _row(name: str, verdict: Verdict) -> list[str]:
     d, tests = verdict.diagnostics, {t.benchmark: t for t in verdict.tests}
     equal = tests.pop("equal_weight")
-    p_rule = next((number(t.p_value, "plain3") for t in tests.values()), "n/a")
-    figures = [number(equal.value, "percent"), number(equal.p_value, "plain3"), p_rule, number(d.deflated, "plain3")]
+    p_rule = next((_p(t.p_value) for t in tests.values()), "n/a")
+    figures = [number(equal.value, "percent"), _p(equal.p_value), p_rule, number(d.deflated, "plain3")]
     return [name, verdict.word, *figures, number(d.pbo, "percent"), f"{number(d.detectable.annual_excess, 'percent')} a year"]
+
+
+def _p(value: float) -> str:
+    """As many resamples as there are cannot say that it is nothing."""
+    return number(value, "plain3") if value >= 0.001 else "< 0.001"

@@ -46,7 +46,7 @@ class Trial:
 
     policy: str
     baseline: bool  # a rule that is judged beside what is tried
-    config_hash: str
+    config_hash: str  # of what was tried: its config and what it did with it
     family: str  # the config's hash without its seed
     seed: int
     data_version: str
@@ -67,6 +67,7 @@ class Tried:
     times: np.ndarray  # (T,)
     names: tuple[str, ...]  # (K,) policy and config hash
     families: tuple[str, ...]  # (K,)
+    seeds: tuple[int, ...]  # (K,)
     baseline: np.ndarray  # (K,) bool
     net: np.ndarray  # (T,K) simple returns after costs
     benchmark: np.ndarray  # (T,K) of equal weight on each one's own terms
@@ -168,6 +169,7 @@ class TrialLedger:
         net, benchmark = np.array(columns, np.float64).reshape(-1, 2, len(wanted)).transpose(1, 2, 0)
         return Tried(
             wanted.astype("datetime64[us]"), tuple(f"{r['policy']} {r['config_hash']}" for r in whole), tuple(r["family"] for r in whole),
+            tuple(r["seed"] for r in whole),
             np.array([r["baseline"] for r in whole], bool), net, benchmark, len(tried) - len(whole),
         )  # fmt: skip
 

@@ -259,13 +259,17 @@ def _result(
 
 
 def _trials(config: Config, cube: Cube, data_version: str, folds: list[Fold], stages: dict[str, dict[str, Path]]) -> list[Trial]:
-    """What every policy returned on every test block. A rule is known by what it did: the same on the same bars is the same try."""
+    """What every policy returned on every test block.
+
+    A try is known by what it did: a rule that does the same on the same bars is no new one, and one configuration that does
+    something else, made by other code, is.
+    """
     blocks = [f for f in folds if f.last.role == "test"]
     walked = [_walked(stages[f.name]) for f in blocks]
     trials = []
     for name in walked[0]:
         rule = name != ActorPolicy.name
-        did = content_hash([name, *(fold[name].returns for fold in walked)]) if rule else config.hash
+        did = content_hash([name if rule else config.hash, *(fold[name].returns for fold in walked)])
         trials += [
             Trial(
                 name, rule, did, did if rule else config.family, config.seed, data_version,

@@ -28,7 +28,7 @@ from rlaif_ray.core import Cube, Episode, canonical_json
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.events import total_returns
 from rlaif_ray.data.universe import Membership
-from rlaif_ray.errors import ConfigError, MissingDataError
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Market
 from rlaif_ray.gate_report import render
@@ -39,7 +39,7 @@ from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.runs import Run, seed_for, write_atomically
 from rlaif_ray.serve.predictor import Predictor
 
-CANARY_ROWS = 3  # decisions of a fold that are taken again with noise for a future
+CANARY_ROWS = 3  # decisions of a fold, evenly spaced, that are taken again with noise for a future; and each policy's largest trade
 DRAWS = 20  # markets in which other names die; the excess is their mean
 SAME = 1e-12  # log returns that differ by no more are the same
 
@@ -73,34 +73,53 @@ def validate(
 def _validate(run: Run, members: Membership | None, cross_validated: bool) -> dict[str, Verdict]:
     dataset, result = artefacts.load_dataset(run.path), run.read_result()
     ledger = TrialLedger(run.config.lake.uri)
-    ledger.verify(json.loads((run.path / "verdict.json").read_text()).get("ledger"))
+    said = _said(run)
+    ledger.verify(said["ledger"])
     cube, models = dataset.cube(), artefacts.load_all(run.path)
     walks = {m.fold: _walks(run.path, m) for m in models if m.fold != artefacts.LIVE}
-    names = [name for name in next(iter(walks.values())) if name != BENCHMARK]
     terms = Terms.of(run.config, cube)
     stressed = _stressed(cube, terms, walks, members, seed=seed_for(run.config.seed, "gate"))
     leaks = _leaks(run, walks)
-    whole = {name: concatenate([w[name].episode for w in walks.values()]) for name in [BENCHMARK, *names]}
+    whole = {name: concatenate([w[name].episode for w in walks.values()]) for name in next(iter(walks.values()))}
+    # Who did nothing but what equal weight did (a cap of 1/A leaves no choice) is equal weight, and is not judged against itself.
+    names = [name for name, episode in whole.items() if np.ptp(episode.returns - whole[BENCHMARK].returns) > SAME]
     tried = ledger.returns(dataset.data_version, whole[BENCHMARK].times)
     states = stress.regimes(_market(cube), bars_per_year=cube.bars_per_year)
     regimes = np.concatenate([states[w[BENCHMARK].rows] for w in walks.values()])
-    contaminated = next((note for note in result["notes"] if note.startswith("CONTAMINATED")), None)
+    strong = f"{STRONG}_optimiser"
+    unopposed = None if strong in names else f"no {strong} was walked; run again with {STRONG!r} among --forecast.models"
     verdicts = {}
     for name in names:
         # Pretrained weights and chance have a part in the learned policy alone: the trees start from nothing, seeded once.
         learned: dict[str, Any] = {}
         if name == ActorPolicy.name:
-            learned = {"seeds": _seeds(tried, run.config.family), "contaminated": contaminated}
+            learned = {"seeds": _seeds(tried, run.config.family), "contaminated": _contaminated(run, whole[BENCHMARK].times[0])}
         case = Case(
-            name, cube.bars_per_year, **_searched(tried, whole, name), regimes=regimes, **stressed[name], leak=leaks.get(name), **learned
+            name, cube.bars_per_year, **_searched(tried, whole, name), regimes=regimes, **stressed[name], leak=leaks.get(name),
+            unopposed=unopposed, **learned,
         )  # fmt: skip
         verdicts[name] = judge(case, seed=seed_for(run.config.seed, f"gate/{name}", bits=32))
     paths = _paths(run, cube, terms, walks) if cross_validated else {}
-    said = json.loads((run.path / "verdict.json").read_text())
     policies = {name: {**asdict(v), "verdict": v.word} for name, v in verdicts.items()}
     write_atomically(run.path / "verdict.json", canonical_json({**said, "policies": policies, "paths": paths}))
     render(result, verdicts, run.path / "validation.html", paths=paths)
     return verdicts
+
+
+def _said(run: Run) -> dict[str, Any]:
+    """The verdict that the pipeline left, which says where the ledger stood."""
+    file = run.path / "verdict.json"
+    if not file.is_file():
+        raise MissingDataError(f"run {run.path} has no verdict.json: it did not finish; go on with rlaif pipeline --resume {run.path}")
+    return json.loads(file.read_text())
+
+
+def _contaminated(run: Run, tested_from: np.datetime64) -> str | None:
+    """Whether pretrained weights of the run may know bars that were tested."""
+    ttm = run.config.forecast.ttm
+    if "ttm" not in run.config.forecast.models or ttm.trained_until is None or np.datetime64(ttm.trained_until) < tested_from:
+        return None
+    return f"ttm may know the world up to {ttm.trained_until}, and was tested from {str(tested_from)[:10]} on"
 
 
 def _paths(run: Run, cube: Cube, terms: Terms, walks: Mapping[str, Mapping[str, Walk]]) -> dict[str, np.ndarray]:
@@ -158,7 +177,13 @@ def _searched(tried: Tried, whole: Mapping[str, Episode], name: str) -> dict[str
     rivals = {BENCHMARK: np.log1p(tried.benchmark)}
     if (strong := f"{STRONG}_optimiser") in whole and strong != name:
         rivals[strong] = np.log1p(whole[strong].returns)[:, None]
-    own = int(np.flatnonzero((tried.net == whole[name].returns[:, None]).all(axis=0))[0])
+    same = np.flatnonzero((tried.net == whole[name].returns[:, None]).all(axis=0))
+    if not len(same):
+        raise DataError(
+            f"the ledger has no trial that returned what {name} did in this run; expected the lake that the run recorded in (lake.uri): "
+            f"make the run again on it"
+        )
+    own = int(same[0])
     over, column = {}, {}
     for rival, returns in rivals.items():
         excess = np.log1p(tried.net) - returns
@@ -170,7 +195,7 @@ def _searched(tried: Tried, whole: Mapping[str, Episode], name: str) -> dict[str
 def _seeds(tried: Tried, family: str) -> dict[int, np.ndarray]:
     """Excess of the learned policy under each seed that this configuration was tried with."""
     same = [k for k, (name, of) in enumerate(zip(tried.names, tried.families, strict=True)) if of == family and not tried.baseline[k]]
-    return {n: np.log1p(tried.net[:, k]) - np.log1p(tried.benchmark[:, k]) for n, k in enumerate(same)}
+    return {tried.seeds[k]: np.log1p(tried.net[:, k]) - np.log1p(tried.benchmark[:, k]) for k in same}
 
 
 def _stressed(
@@ -180,6 +205,8 @@ def _stressed(
     market, out = Market.of(cube, terms.fill), {}
     of_equal = {name: [w[name] for w in walks.values()] for name in next(iter(walks.values()))}
     belongs = None if members is None else members.members(cube.symbols, cube.times)
+    if belongs is not None and not belongs.any():
+        raise ConfigError(f"--membership knows none of the run's symbols, such as {cube.symbols[0]!r}; expected tickers spelled as here")
     dying = [
         [stress.with_delistings(market, w.rows, bars_per_year=cube.bars_per_year, seed=seed + n) for w in of_equal[BENCHMARK]]
         for n in range(DRAWS)
@@ -227,7 +254,9 @@ def _canaries(run_path: str, fold: str, walked: dict[str, Walk]) -> dict[str, st
     cube, models = dataset.cube(), artefacts.load_all(Path(run_path))
     own = next(m for m in models if m.fold == fold)
     rows = walked[BENCHMARK].rows
-    asked = np.unique(np.linspace(rows.start + 1, rows.stop - 1, CANARY_ROWS).astype(int)).tolist()
+    spread = np.linspace(rows.start + 1, rows.stop - 1, CANARY_ROWS).astype(int).tolist()
+    # The first trade is everyone's largest, and is from cash: the next largest says more of what a policy decides by.
+    asked = sorted({*spread, *(rows.start + 1 + int(w.episode.turnover[1:].argmax()) for w in walked.values())})
     terms = Terms.of(run.config, cube)
 
     def decided(market: Cube, row: int) -> dict[str, np.ndarray]:
@@ -243,7 +272,8 @@ def _canaries(run_path: str, fold: str, walked: dict[str, Walk]) -> dict[str, st
     tainted = next((said for row in asked if (said := moved_feature(dataset, cube, row))), None)
     if tainted is not None:
         return dict.fromkeys(walked, tainted)
-    return looks_ahead(decided, cube, asked, seed=seed_for(run.config.seed, f"canaries/fold={fold}", bits=32))
+    traded = {row: {name: w.targets[row - rows.start] for name, w in walked.items()} for row in asked}
+    return looks_ahead(decided, cube, traded, seed=seed_for(run.config.seed, f"canaries/fold={fold}", bits=32))
 
 
 def moved_feature(dataset: Dataset, cube: Cube, row: int) -> str | None:

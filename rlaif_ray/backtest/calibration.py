@@ -1,7 +1,7 @@
 """Markets without skill, and with a known one, to count how often the gate's decision is right.
 
-A search is simulated whole: correlated assets with fat tails and moving volatility, `TRIALS` long-only tilts around equal
-weight made from a few shared signals (so they resemble each other, as what people try does), a strong rule among them,
+A search is simulated whole: correlated assets with fat tails and moving volatility, `TRIALS` tilts around equal weight
+made from a few shared signals (so they resemble each other, as what people try does), a strong rule among them,
 and, where there is skill, one tilt whose excess over the stronger benchmark has a known Sharpe ratio.
 """
 
@@ -44,7 +44,7 @@ def promotes(cell: Cell, *, resamples: int = 1000, seed: int) -> bool:
 def search(cell: Cell, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(T,K) excess over equal weight of every trial, and (T,) that of the strong rule; the planted trial is column 0.
 
-    What is traded on bar t is made before bar t's returns are drawn, so nothing but the plant has skill.
+    What is traded is drawn apart from the returns, so nothing but the plant has skill.
     """
     bars = cell.years * BARS_PER_YEAR
     returns = _returns(rng, bars)

@@ -6,7 +6,7 @@ was, bit for bit; one that moves has looked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -14,16 +14,30 @@ from rlaif_ray.core import Cube
 
 Decide = Callable[[Cube, int], Mapping[str, np.ndarray]]  # (cube, row) -> policy -> (A,) target weights decided at that row's close
 
+SAME = 1e-6  # of equity: a served decision and the backtest's differ by rounding alone
 
-def looks_ahead(decide: Decide, cube: Cube, rows: Iterable[int], *, seed: int) -> dict[str, str]:
-    """Policies of which noise after a row of `rows` changes the decision taken then, and the first of these in words."""
+
+def looks_ahead(decide: Decide, cube: Cube, traded: Mapping[int, Mapping[str, np.ndarray]], *, seed: int) -> dict[str, str]:
+    """Policies that knew what came after a decision, and how that showed first, in words.
+
+    Taken again at its own row, a decision must be the one that was traded: who decided in bulk on the whole cube, or on
+    forecasts that had seen more, shows here. And noise after the row must not move it.
+
+    Parameters
+    ----------
+    decide : takes the decisions of a row anew, from views that end there.
+    traded : row -> policy -> (A,) target weights that the backtest sent to the market.
+    """
     found: dict[str, str] = {}
-    for row in rows:
+    for row, targets in traded.items():
         before = decide(cube, row)
         after = decide(perturbed(cube, cube.known_at[row], np.random.default_rng([seed, row])), row)
         for policy, weights in before.items():
-            if not np.array_equal(after[policy], weights):
-                moved = np.abs(after[policy] - weights).max()
+            apart, moved = (float(np.abs(other - weights).max()) for other in (targets[policy], after[policy]))
+            if apart > SAME:
+                said = f"what was traded at {cube.times[row]} is up to {apart:.2g} of equity from what is decided on what was known then"
+                found.setdefault(policy, said)
+            elif moved > 0:
                 said = f"noise after {cube.times[row]} moves the decision taken then by up to {moved:.2g} of equity: it knew what came"
                 found.setdefault(policy, said)
     return found

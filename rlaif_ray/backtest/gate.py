@@ -7,7 +7,7 @@ not weigh evidence: it says that the evidence cannot be believed. What the diagn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,8 @@ from rlaif_ray.errors import DataError
 LEVEL = 0.05  # chance that a search without any skill is promoted
 LADDER_BPS = (0.0, 5.0, 10.0, 25.0, 50.0)  # costs of one side; the result must stand on the rung `HELD_TO_BPS`
 HELD_TO_BPS = 10.0
+FINEST = 5000  # resamples at most, and so the finest level
+BLOCKS = 16  # of CSCV, where the bars fill them twice
 SEEDS = 3  # a policy that chance had a part in must be the same news under so many seeds
 
 
@@ -33,12 +35,14 @@ class Case:
     policy : its name.
     tried : by benchmark, (T,K) log return of everything tried over that benchmark; the policy's own is column `column`.
     column : by benchmark, where the policy stands.
-    trials : how many distinct trials the ledger counts on this data; at least K, for old ones may cover other bars.
+    trials : how many distinct trials the ledger counts on this data; at least K, for some may cover other bars. Their
+        returns cannot be compared, so the level of the test shrinks by their share.
     regimes : (T,) name of the market's state, known at the decision behind each bar.
     ladder : bps a side -> (T,) excess over equal weight, both at that cost.
     stressed : stress -> (T,) excess over equal weight, both under it; None where it does not apply.
     seeds : (T,) excess over equal weight by seed, the policy's own included; empty where chance had no part.
-    leak, contaminated : what was found, in words; None where nothing was.
+    leak, contaminated, unopposed : what was found, in words; None where nothing was. Unopposed is who was never held
+        against a rule that learns.
     """
 
     policy: str
@@ -52,6 +56,7 @@ class Case:
     seeds: Mapping[int, np.ndarray] | None = None
     leak: str | None = None
     contaminated: str | None = None
+    unopposed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,11 @@ class Veto:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """Told, not decided on. Ratios are annual; PBO is None where nothing else was tried."""
+    """Told, not decided on. The Sharpe ratio is annual; None is what these bars or trials do not allow."""
 
     sharpe: float  # of the excess over equal weight
-    probabilistic: float
-    deflated: float
+    probabilistic: float | None
+    deflated: float | None
     effective_trials: float
     pbo: float | None
     detectable: Detectable
@@ -110,7 +115,7 @@ def judge(case: Case, *, resamples: int = 1000, seed: int) -> Verdict:
     """
     if "equal_weight" not in case.tried:
         raise DataError(f"{case.policy} was not held against equal_weight; expected it among the benchmarks {sorted(case.tried)}")
-    found = {name: superiority(x, level=LEVEL, resamples=resamples, seed=seed) for name, x in case.tried.items()}
+    found = {name: _search(x, case.trials, resamples, seed) for name, x in case.tried.items()}
     tests = tuple(_test(case, name, each) for name, each in found.items())
     vetoes = _vetoes(case)
     missed = [f"not superior to {t.benchmark} after {t.trials} tries (p {t.p_value:.3f})" for t in tests if not t.passed]
@@ -118,6 +123,12 @@ def judge(case: Case, *, resamples: int = 1000, seed: int) -> Verdict:
     promote = not missed and not fired
     reasons = (*missed, *fired) or (f"superior to {' and '.join(case.tried)} at {LEVEL:.0%} over all that was tried; no veto",)
     return Verdict(case.policy, promote, reasons, tests, vetoes, _diagnose(case, found["equal_weight"]))
+
+
+def _search(excess: np.ndarray, trials: int, resamples: int, seed: int) -> Superiority:
+    """The test at the level's share of who was tried on these bars, so that all searches together keep it; 1 in `FINEST` at least."""
+    level = max(LEVEL * min(1.0, excess.shape[1] / trials), 1.0 / FINEST)
+    return superiority(excess, level=level, resamples=int(np.clip(np.ceil(20 / level), resamples, FINEST)), seed=seed)
 
 
 def _own(case: Case, benchmark: str = "equal_weight") -> np.ndarray:
@@ -144,6 +155,7 @@ def _vetoes(case: Case) -> tuple[Veto, ...]:
     return (
         Veto("cost ladder", at_cost <= 0, f"excess {at_cost:.1%} a year at {HELD_TO_BPS:g} bps a side"),
         *stressed,
+        Veto("strong rule", case.unopposed is not None, case.unopposed or "held against a rule that learns, or is it"),
         Veto("looks ahead", case.leak is not None, case.leak or "decisions stay as they were whatever comes after them"),
         Veto("contaminated", case.contaminated is not None, case.contaminated or "no part was trained on the tested years"),
         _one_regime(case),
@@ -182,13 +194,21 @@ def _diagnose(case: Case, found: Superiority) -> Diagnostics:
     states = {str(name): case.regimes == name for name in np.unique(case.regimes)}
     return Diagnostics(
         sharpe=float(moments.sharpe * np.sqrt(case.bars_per_year)),
-        probabilistic=probabilistic_sharpe(moments),
-        deflated=deflated_sharpe(moments, trials=counted, variance=variance),
+        probabilistic=_or_none(lambda: probabilistic_sharpe(moments)),
+        deflated=_or_none(lambda: deflated_sharpe(moments, trials=counted, variance=variance)),
         effective_trials=counted,
-        pbo=backtest_overfitting(tried).pbo if tried.shape[1] > 1 else None,
+        pbo=_or_none(lambda: backtest_overfitting(tried, blocks=min(BLOCKS, len(tried) // 4 * 2)).pbo),
         detectable=detectable(own, bars_per_year=case.bars_per_year, hurdle=max(found.critical, 1e-9)),
         regimes={name: {"bars": int(at.sum()), "excess": _a_year(case, own[at])} for name, at in states.items()},
         ladder={f"{bps:g}": _a_year(case, x) for bps, x in case.ladder.items()},
         stressed={name: None if x is None else _a_year(case, x) for name, x in case.stressed.items()},
         seeds={str(s): _a_year(case, x) for s, x in sorted((case.seeds or {}).items())},
     )  # fmt: skip
+
+
+def _or_none(told: Callable[[], float]) -> float | None:
+    """A diagnostic that cannot be said is not said; the verdict does not wait for it."""
+    try:
+        return told()
+    except DataError:
+        return None

@@ -49,7 +49,8 @@ HONEST: dict[str, Rule] = {
 
 def caught(rules: dict[str, Rule], seed: int) -> dict[str, str]:
     cube = random_cube(np.random.default_rng(seed), rows=200, assets=12)
-    return looks_ahead(lambda c, row: {name: rule(c, row) for name, rule in rules.items()}, cube, range(100, 190, 10), seed=seed)
+    traded = {row: {name: rule(cube, row) for name, rule in rules.items()} for row in range(100, 190, 10)}
+    return looks_ahead(lambda c, row: {name: rule(c, row) for name, rule in rules.items()}, cube, traded, seed=seed)
 
 
 def test_peeking_is_caught_every_time_and_honest_decisions_are_left_alone() -> None:
@@ -60,3 +61,16 @@ def test_peeking_is_caught_every_time_and_honest_decisions_are_left_alone() -> N
 def test_what_moved_is_said() -> None:
     found = caught({"all on one": lambda c, row: np.eye(12)[int(closes(c)[row + 1, 0] * 1e6) % 12]}, 0)
     assert "up to 1 of equity: it knew what came" in found["all on one"]
+
+
+def test_who_decided_in_bulk_on_the_future_is_caught_by_what_was_traded() -> None:
+    """Asked again on a view that ends at its row, such a rule decides honestly: only its trades give it away."""
+    cube = random_cube(np.random.default_rng(1), rows=200, assets=12)
+    z = (closes(cube) - closes(cube).mean(axis=0)) / (closes(cube).std(axis=0) + 1e-9)
+    traded = {row: {"bulk": long_the_best(z[row]), "honest": HONEST["last return"](cube, row)} for row in range(100, 190, 10)}
+
+    def on_views(c: Cube, row: int) -> dict[str, np.ndarray]:
+        return {"bulk": long_the_best(scaled(c, row, row + 1)), "honest": HONEST["last return"](c, row)}
+
+    found = looks_ahead(on_views, cube, traded, seed=0)
+    assert set(found) == {"bulk"} and "what was traded at" in found["bulk"]

@@ -68,6 +68,7 @@ def test_each_veto_fires_on_its_own_flaw_and_says_what_it_saw() -> None:
         "delistings": replace(good, stressed={**good.stressed, "delistings": -own}),
         "looks ahead": replace(good, leak="noise after 2001-01-05 moves the decision"),
         "contaminated": replace(good, contaminated="ttm may know 2019"),
+        "strong rule": replace(good, unopposed="no lightgbm_optimiser was walked"),
         "seeds": replace(good, seeds={0: own, 1: -own, 2: own}),
     }
     for name, changed in flaws.items():
@@ -105,6 +106,23 @@ def test_more_trials_than_have_returns_deflate_further() -> None:
     few, many = (judge(replace(good, trials=n), seed=1).diagnostics for n in (20, 2000))
     assert many.effective_trials - few.effective_trials == 1980
     assert many.deflated < few.deflated
+
+
+def test_tries_that_cannot_be_compared_shrink_the_level() -> None:
+    """Of 2,000 tries 20 have returns on these bars: what passes among 20 need not pass among all."""
+    found = case(1.2)
+    assert all(t.passed for t in judge(found, seed=1).tests)
+    hidden = judge(replace(found, trials=2000), seed=1).tests
+    assert not any(t.passed for t in hidden) and hidden[0].critical > judge(found, seed=1).tests[0].critical
+
+
+def test_a_diagnostic_that_cannot_be_said_stops_no_verdict() -> None:
+    good = case()
+    still = {name: x.copy() for name, x in good.tried.items()}
+    for x in still.values():
+        x[: BARS // 2 + 10, 1] = 0.0  # the benchmark itself for half of the blocks
+    verdict = judge(replace(good, tried=still), seed=1)
+    assert verdict.promote and verdict.diagnostics.pbo is None
 
 
 def test_the_same_case_gives_the_same_verdict() -> None:
