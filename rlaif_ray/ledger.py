@@ -93,8 +93,8 @@ class TrialLedger:
 
         return len(self._append(absent))
 
-    def open_vault(self, family: str, config_hash: str, data_version: str, vault: str, *, opened_by: str, again: bool) -> int:
-        """Record that a configuration's family looks into a vault; returns how often this vault has been opened by now.
+    def open_vault(self, family: str, config_hash: str, data_version: str, vault: str, *, opened_by: str, again: bool) -> None:
+        """Record that a configuration's family looks into a vault.
 
         Parameters
         ----------
@@ -117,6 +117,9 @@ class TrialLedger:
             return [{**facts, **where, **{name: [] for name in SERIES}}]
 
         self._append(opening)
+
+    def openings(self, data_version: str) -> int:
+        """How often the vault of that data was opened, by whatever configuration."""
         return sum(r["kind"] == OPENING and r["data_version"] == data_version for r in self.records())
 
     def records(self) -> list[Record]:

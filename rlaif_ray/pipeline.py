@@ -73,7 +73,8 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
         ledger.record(_trials(run.config, cube, dataset.data_version, folds, stages))  # first: who has seen the result has tried
         run.write_result(result)
         trials = ledger.count(dataset.data_version)
-        verdict = {"edge": result["edges"][ActorPolicy.name], "trials": trials, "vault": result["vault"], "ledger": ledger.verify()}
+        seen = {**result["vault"], "openings": ledger.openings(dataset.data_version)}
+        verdict = {"edge": result["edges"][ActorPolicy.name], "trials": trials, "vault": seen, "ledger": ledger.verify()}
         write_atomically(run.path / "verdict.json", canonical_json(verdict))
         render(result, run.path / "report.html", trials=trials)
     return run, result

@@ -55,7 +55,7 @@ class Vault:
         if row == len(times):
             if asked != "closed":
                 raise ConfigError(f"no bar of the data, which end on {days[-1]}, is in a vault to open; check --backtest.vault_from")
-            return cls(None, 0, "", "", "none")
+            return cls(None, 0, str(first_day) if real and first_day else "", "", "none")
         return cls(row, len(times) - row, str(days[row]), str(days[-1]), asked)
 
     @property
@@ -70,13 +70,15 @@ class Vault:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of it, one sentence or none."""
+        if self.state == "none":
+            return [f"The vault begins on {self.first}, after the last bar: nothing is kept from being tested."] if self.first else []
         span = f"{self.first} to {self.last} ({self.bars} bars)"
         said: dict[State, str] = {
             "closed": f"The vault, {span}, is closed: nothing was tested there; the live models have learnt from it.",
             "open": f"The vault, {span}, was opened for this run: it is all that was tested, and it cannot serve as a test again.",
             "broken": f"VAULT BROKEN: {span} was opened with --break-vault; what was tested there may have been chosen there.",
         }
-        return [said[self.state]] if self.state != "none" else []
+        return [said[self.state]]
 
 
 def open_vault(vault: Vault, run: Run, ledger: TrialLedger, data_version: str) -> None:

@@ -185,7 +185,8 @@ def test_a_driver_that_was_late_reads_again_and_follows(ledger: TrialLedger) -> 
 
 
 def opened(ledger: TrialLedger, by: str, *, family: str = "family-1", again: bool = False) -> int:
-    return ledger.open_vault(family, "config-1", "data-1", "2020-01-01/2021-12-31", opened_by=by, again=again)
+    ledger.open_vault(family, "config-1", "data-1", "2020-01-01/2021-12-31", opened_by=by, again=again)
+    return ledger.openings("data-1")
 
 
 def test_a_family_opens_its_vault_once_and_breaks_it_after(ledger: TrialLedger) -> None:

@@ -70,8 +70,7 @@ class Predictor:
         row = self._row(asked)
         fold = self._serving(row)
         models = self.models[fold]
-        opinions = self._opinions(opinion_row(row, self.config.agents.every_bars), fold)
-        view = MarketView(self.cube, row, self._portfolio(row, fold, holdings), self._forecasts(row, fold), opinions)
+        view = self.view(row, holdings)
         notes = self._notes(asked, row, models) + self._no_book(row, fold, holdings)
         decision = decide(models.policy, view, max_weight=models.max_weight)
         headline = next((n for n in reversed(self.config.forecast.models) if view.forecasts[n].target == "return"), None)

@@ -41,7 +41,8 @@ def test_skill_without_a_flaw_is_promoted() -> None:
     assert [t.passed for t in verdict.tests] == [True, True]
     assert not any(v.fired for v in verdict.vetoes)
     assert verdict.diagnostics.sharpe == pytest.approx(2.0, rel=1e-3)
-    assert 0.95 < verdict.diagnostics.deflated < verdict.diagnostics.probabilistic <= 1
+    deflated, probabilistic = verdict.diagnostics.deflated, verdict.diagnostics.probabilistic
+    assert deflated is not None and probabilistic is not None and 0.95 < deflated < probabilistic <= 1
 
 
 def test_no_skill_is_rejected_by_the_test_and_not_by_a_veto() -> None:
@@ -105,7 +106,7 @@ def test_more_trials_than_have_returns_deflate_further() -> None:
     good = case()
     few, many = (judge(replace(good, trials=n), seed=1).diagnostics for n in (20, 2000))
     assert many.effective_trials - few.effective_trials == 1980
-    assert many.deflated < few.deflated
+    assert many.deflated is not None and few.deflated is not None and many.deflated < few.deflated
 
 
 def test_tries_that_cannot_be_compared_shrink_the_level() -> None:
