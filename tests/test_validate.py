@@ -56,13 +56,8 @@ def test_the_page_is_one_file_that_tells_every_verdict(judged: Path) -> None:
     assert all(name in page for name in json.loads((judged / "verdict.json").read_text())["policies"])
 
 
-def test_judging_again_says_the_same(judged: Path) -> None:
-    before = (judged / "verdict.json").read_bytes()
-    validate(judged)
-    assert (judged / "verdict.json").read_bytes() == before
-
-
-def test_members_alone_is_a_stress_where_the_list_is_given(judged: Path, tmp_path: Path) -> None:
+def test_judging_again_says_the_same_and_members_alone_is_a_stress_where_the_list_is_given(judged: Path, tmp_path: Path) -> None:
+    before = json.loads((judged / "verdict.json").read_text())["policies"]
     symbols = json.loads((judged / "result.json").read_text())["data"]["symbols"]
     file = tmp_path / "members.csv"
     file.write_text("ticker,start_date,end_date\n" + "".join(f"{s},1990-01-01,\n" for s in symbols[:-1]))
@@ -70,6 +65,11 @@ def test_members_alone_is_a_stress_where_the_list_is_given(judged: Path, tmp_pat
     shutil.copytree(judged, copy)
     verdicts = validate(copy, membership=str(file))[1]
     assert all(v.diagnostics.stressed["members alone"] is not None for v in verdicts.values())
+    again = json.loads((copy / "verdict.json").read_text())["policies"]
+    assert {name: v["tests"] for name, v in again.items()} == {name: v["tests"] for name, v in before.items()}
+    file.write_text("ticker,start_date,end_date\nNOBODY,1990-01-01,\n")
+    with pytest.raises(ConfigError, match=r"knows none of the run's symbols"):
+        validate(copy, membership=str(file))
 
 
 @pytest.mark.slow

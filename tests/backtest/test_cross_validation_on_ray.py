@@ -51,23 +51,28 @@ def paths(cube: Cube, rows: slice = ROWS, max_weight: float = 0.5) -> Paths:
     )  # fmt: skip
 
 
-def test_every_path_is_the_whole_span_once(ray_session: None) -> None:
+@pytest.fixture(scope="module")
+def found(ray_session: None) -> Paths:
+    """On one machine."""
+    return paths(market())
+
+
+def test_every_path_is_the_whole_span_once(found: Paths) -> None:
     cube = market()
-    found = paths(cube)
     assert found.optimiser.shape == (3, 320) and found.equal_weight.shape == (320,)  # C(4,2) * 2 / 4
     np.testing.assert_array_equal(found.times, cube.times[21:341])
     assert np.isfinite(found.optimiser).all()
     assert len({path.tobytes() for path in found.optimiser}) == 3
 
 
-def test_what_comes_after_a_block_moves_only_those_who_learnt_from_it(ray_session: None) -> None:
+def test_what_comes_after_a_block_moves_only_those_who_learnt_from_it(found: Paths) -> None:
     """Equal weight learns nothing; of the optimisers of the first block, who were taught by the last one are others."""
     cube = market()
     features = cube.features.copy()
     features[270:] = np.random.default_rng(1).standard_normal(features[270:].shape, np.float32)
-    true, other = paths(cube), paths(replace(cube, features=features))
-    np.testing.assert_array_equal(true.equal_weight, other.equal_weight)
-    same = [(a[:80] == b[:80]).all() for a, b in zip(true.optimiser, other.optimiser, strict=True)]
+    other = paths(replace(cube, features=features))
+    np.testing.assert_array_equal(found.equal_weight, other.equal_weight)
+    same = [(a[:80] == b[:80]).all() for a, b in zip(found.optimiser, other.optimiser, strict=True)]
     assert sorted(same) == [False, False, True]  # (0, 3) are tested together once
 
 
@@ -76,13 +81,12 @@ def test_rows_that_cannot_be_filled_are_refused(ray_session: None) -> None:
         paths(market(), slice(20, 350))
 
 
-def test_two_nodes_say_what_one_machine_says(ray_session: None, tmp_path: Path) -> None:
+def test_two_nodes_say_what_one_machine_says(found: Paths, tmp_path: Path) -> None:
     script = tmp_path / "two_nodes.py"
     script.write_text(TWO_NODES)
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run([sys.executable, str(script), str(tmp_path / "two.npz")], env=here, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
-    local = paths(market())
     with np.load(tmp_path / "two.npz") as there:
         for name in ("optimiser", "equal_weight", "times"):
-            np.testing.assert_array_equal(there[name], getattr(local, name))
+            np.testing.assert_array_equal(there[name], getattr(found, name))
