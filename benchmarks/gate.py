@@ -15,7 +15,6 @@ from scipy.special import ndtr, ndtri
 from benchmarks.rows import Row, main
 from rlaif_ray import ray_runtime
 from rlaif_ray.backtest.calibration import TRIALS, Cell
-from rlaif_ray.backtest.calibration_on_ray import promoted
 from rlaif_ray.backtest.gate import LEVEL
 from rlaif_ray.charts import Series, steps
 
@@ -28,6 +27,8 @@ PICTURE = Path(__file__).parents[1] / "docs" / "gate.svg"
 def rows(quick: bool) -> list[Row]:
     """Shares of searches that the gate promotes."""
     ray_runtime.attach()
+    from rlaif_ray.backtest.calibration_on_ray import promoted  # brings Ray, which reads its environment when it is imported
+
     part = 10 if quick else 1
     null = float(promoted([Cell(10)], NULLS // part, seed=0).mean())
     cells = [Cell(years, sharpe) for years in YEARS for sharpe in SHARPES]

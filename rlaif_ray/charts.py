@@ -87,7 +87,7 @@ def intervals(rows: Sequence[tuple[str, str, float, float, float]], *, title: st
 def steps(labels: Sequence[str], series: Sequence[Series], *, title: str) -> str:
     """Lines over a few named steps, in percent, with zero marked: what a result becomes as the terms get harder."""
     low, high = _range(np.concatenate([s.y for s in series] + [np.zeros(1)]))
-    x = np.linspace(LEFT + 20, WIDTH - RIGHT - 20, num=len(labels))
+    x = np.linspace(LEFT + 60, WIDTH - RIGHT - 60, num=len(labels))
 
     def to_y(y: np.ndarray) -> np.ndarray:
         return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)

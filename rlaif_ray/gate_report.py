@@ -29,7 +29,8 @@ def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Pat
     promoted = [name for name, v in verdicts.items() if v.promote]
     first = next(iter(verdicts.values()))
     ladder = [Series(n, css[n], np.array(list(v.diagnostics.ladder.values()))) for n, v in verdicts.items()]
-    states = [Series(n, css[n], np.array([r["excess"] for r in v.diagnostics.regimes.values()])) for n, v in verdicts.items()]
+    states = [Series(n, css[n], np.array([r["added"] for r in v.diagnostics.regimes.values()])) for n, v in verdicts.items()]
+    named = [f"{name} ({r['bars']} bars)" for name, r in first.diagnostics.regimes.items()]
     return write_page(
         path, "validation.html.j2", title="rlaif_ray: the gate", subtitle=subtitle(result),
         promoted=bool(promoted), headline=_headline(promoted), columns=COLUMNS, rows=[_row(n, v) for n, v in verdicts.items()],
@@ -37,7 +38,7 @@ def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Pat
         f"a search without skill is promoted once in {round(1 / LEVEL)} at most.",
         legend=[{"label": n, "css": css[n]} for n in verdicts],
         ladder_chart=charts.steps([f"{bps} bps" for bps in first.diagnostics.ladder], ladder, title="Excess a year by cost of one side"),
-        regime_chart=charts.steps(list(first.diagnostics.regimes), states, title="Excess a year by state of the market"),
+        regime_chart=charts.steps(named, states, title="Excess a year that each state of the market added"),
         strip_chart=charts.strip([(k, "c0", v) for k, v in paths.items()], title="Sharpe ratios of the paths") if paths else None,
         veto_columns=["policy", *(v.name for v in first.vetoes)],
         veto_rows=[[n, *({"fired": x.fired, "seen": x.seen} for x in v.vetoes)] for n, v in verdicts.items()],

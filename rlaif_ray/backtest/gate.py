@@ -88,7 +88,7 @@ class Diagnostics:
     effective_trials: float
     pbo: float | None
     detectable: Detectable
-    regimes: dict[str, dict[str, float]]  # bars and mean log excess a year
+    regimes: dict[str, dict[str, float]]  # bars, and the log excess a year that they added: over all regimes, the whole
     ladder: dict[str, float]  # bps -> mean log excess a year
     stressed: dict[str, float | None]
     seeds: dict[str, float] = field(default_factory=dict)
@@ -199,7 +199,7 @@ def _diagnose(case: Case, found: Superiority) -> Diagnostics:
         effective_trials=counted,
         pbo=_or_none(lambda: backtest_overfitting(tried, blocks=min(BLOCKS, len(tried) // 4 * 2)).pbo),
         detectable=detectable(own, bars_per_year=case.bars_per_year, hurdle=max(found.critical, 1e-9)),
-        regimes={name: {"bars": int(at.sum()), "excess": _a_year(case, own[at])} for name, at in states.items()},
+        regimes={name: {"bars": int(at.sum()), "added": _a_year(case, own * at)} for name, at in states.items()},
         ladder={f"{bps:g}": _a_year(case, x) for bps, x in case.ladder.items()},
         stressed={name: None if x is None else _a_year(case, x) for name, x in case.stressed.items()},
         seeds={str(s): _a_year(case, x) for s, x in sorted((case.seeds or {}).items())},

@@ -41,6 +41,8 @@ def test_skill_without_a_flaw_is_promoted() -> None:
     assert [t.passed for t in verdict.tests] == [True, True]
     assert not any(v.fired for v in verdict.vetoes)
     assert verdict.diagnostics.sharpe == pytest.approx(2.0, rel=1e-3)
+    added = sum(r["added"] for r in verdict.diagnostics.regimes.values())
+    assert added == pytest.approx(verdict.tests[0].value)  # regimes add up to the whole
     deflated, probabilistic = verdict.diagnostics.deflated, verdict.diagnostics.probabilistic
     assert deflated is not None and probabilistic is not None and 0.95 < deflated < probabilistic <= 1
 
