@@ -54,7 +54,7 @@ def picture(shares: np.ndarray) -> str:
     style = "".join(f".line.c{k}{{stroke:{c}}}.dot.c{k}{{fill:{c}}}" for k, c in enumerate(colours))
     style += "text{font:11px sans-serif;fill:#5d6670}.line{fill:none;stroke-width:1.7}.grid{stroke:#d9dce0}.zero{stroke:#5d6670;fill:none}"
     key = "".join(
-        f'<text x="{70 + 90 * k}" y="24" style="fill:{c};font-weight:600">{years} years</text>'
+        f'<text x="{70 + 90 * k}" y="40" style="fill:{c};font-weight:600">{years} years</text>'
         for k, (years, c) in enumerate(zip(YEARS, colours, strict=True))
     )
     return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(

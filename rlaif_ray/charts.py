@@ -155,7 +155,7 @@ def _ticks(low: float, high: float) -> list[float]:
     raw = (high - low) / 5
     power = 10.0 ** np.floor(np.log10(raw))
     step = power * min((1.0, 2.0, 5.0, 10.0), key=lambda m: abs(m * power - raw))
-    return [round(float(v), 12) for v in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
+    return [round(float(v), 12) + 0.0 for v in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
 
 
 def _y_axis(low: float, high: float, *, log: bool, percent: bool) -> str:
