@@ -1,7 +1,7 @@
 """A finished run before the gate: each of its policies told again under stress, asked whether it looks ahead, and judged.
 
-Reads the run's artefacts and the ledger; leaves `verdict.json` and `validation.html` in the run. Nothing is fitted, and
-no trial is made: what is judged has been tried already.
+Reads the run's artefacts and the ledger; leaves `verdict.json` and `validation.html` in the run. No trial is
+made: what is judged has been tried already. Only the cross-validation that may be asked for fits anything.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _contaminated(run: Run, tested_from: np.datetime64) -> str | None:
 def _paths(run: Run, cube: Cube, terms: Terms, walks: Mapping[str, Mapping[str, Walk]]) -> dict[str, np.ndarray]:
     """(P,) annual Sharpe ratios of the optimiser on each path, and of its log excess over equal weight.
 
-    The span ends where the last test block does: no bar of a vault is read.
+    The span ends where the last test block does: no bar of a closed vault is read.
     """
     if STRONG not in (models := run.config.forecast.models):
         raise ConfigError(f"--cross-validate needs {STRONG!r} among the run's --forecast.models; seen {', '.join(models)}")

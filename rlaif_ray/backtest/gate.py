@@ -1,6 +1,6 @@
 """PROMOTE or REJECT: one calibrated decision, then vetoes that are stated beforehand, each with what it saw.
 
-The decision is a test for superiority over everything that was tried (Romano and Wolf's StepM at 5%), against equal
+The decision is a test for superiority over everything that was tried on the same bars (Romano and Wolf's StepM at 5%), against equal
 weight and against the strongest rule that the run has; it promotes at most one skill-less search in twenty. A veto does
 not weigh evidence: it says that the evidence cannot be believed. What the diagnostics say is told, and decides nothing.
 """

@@ -25,9 +25,9 @@ def replay(market: Market, rows: slice, targets: np.ndarray, costs: CostModel, *
     return walk(market, accounts, rows, np.ascontiguousarray(targets), costs).net
 
 
-def late(targets: np.ndarray, bars: int = 1) -> np.ndarray:
-    """Each decision acted on `bars` later than it was taken; cash until then."""
-    return np.concatenate([np.zeros_like(targets[:bars]), targets[:-bars]])
+def late(targets: np.ndarray) -> np.ndarray:
+    """Each decision acted on one bar later than it was taken; cash until then."""
+    return np.concatenate([np.zeros_like(targets[:1]), targets[:-1]])
 
 
 def among(targets: np.ndarray, members: np.ndarray) -> np.ndarray:
