@@ -1,29 +1,36 @@
 """What an episode earned, each figure with its bootstrap interval.
 
-All are computed by one compiled function, on the bars as they came and on every resample of them, so that a value and
-its interval cannot disagree on a definition. The risk-free rate is 0.
+All are computed by one function, on the bars as they came and on every resample of them, so that a value and its interval
+cannot disagree on a definition. What adds up over bars is taken a run of them at a time, from running sums. The risk-free
+rate is 0.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import float64, int64, njit, types
+from numba import float64, int32, int64, njit, types
 
 from rlaif_ray.backtest.significance import (
     MIN_BARS,
     RNG,
     block_length,
     deviation,
-    fill_indices,
+    draw_runs,
     log_excess,
     percentile_interval,
     resampled_moments,
+    resampled_sums,
+    running_sums,
+    spread_of,
+    sum_runs,
 )
 from rlaif_ray.core import Episode
 from rlaif_ray.errors import DataError
 
-_F1 = types.Array(float64, 1, "C", readonly=True)
+_F1, _F2, _I1 = (types.Array(of, n, "C", readonly=True) for of, n in ((float64, 1), (float64, 2), (int32, 1)))
+AS_THEY_CAME = 0.0  # in place of a block length: one run of all bars
 TAIL = 0.05  # the worst share of the bars, behind cvar_95
+KEPT = 2  # times that share: among so many of the lowest bars a resample nearly always finds its own worst
 
 OWN = (
     "annual_return", "total_return", "annual_volatility", "sharpe", "sortino", "calmar", "max_drawdown", "cvar_95", "hit_rate",
@@ -65,10 +72,7 @@ def summary(
 
     Raises `DataError` where the benchmark's bars are not the episode's.
     """
-    returns = episode.returns
-    rank = np.argsort(np.argsort(returns, kind="stable"), kind="stable")
-    columns = np.stack([returns, np.log1p(returns), episode.turnover, episode.costs, rank])
-    values, resampled = _own(columns, bars_per_year, resamples, seed)
+    values, resampled = _own(episode, bars_per_year, resamples, seed)
     out = {name: _row(values[i], resampled[:, i]) for i, name in enumerate(OWN)}
     if benchmark is not None:
         if not np.array_equal(benchmark.times, episode.times):
@@ -78,26 +82,63 @@ def summary(
     return out
 
 
-def _own(columns: np.ndarray, bars_per_year: float, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _own(episode: Episode, bars_per_year: float, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Values (K,) and resampled values (resamples, K) of the figures that need no benchmark."""
-    bars = columns.shape[1]
+    returns, bars = episode.returns, len(episode.times)
+    nothing = np.full((resamples, len(OWN)), np.nan)
     if not bars:
-        return np.full(len(OWN), np.nan), np.full((resamples, len(OWN)), np.nan)
-    values, ranked = np.empty(len(OWN)), np.sort(columns[0])
-    _figures(columns, ranked, bars_per_year, values)
-    if bars < MIN_BARS:
-        return values, np.full((resamples, len(OWN)), np.nan)
-    return values, _resampled(np.random.default_rng(seed), block_length(columns[1]), columns, ranked, bars_per_year, resamples)
+        return np.full(len(OWN), np.nan), nothing
+    mean, gains = returns.mean(), np.maximum(returns, 0.0)
+    columns = np.stack([
+        (returns - mean) ** 2, np.log1p(returns), gains, gains - returns, np.minimum(returns, 0.0) ** 2, returns > 0, episode.turnover,
+        episode.costs,
+    ], axis=1)  # fmt: skip
+    rank, ranked = np.argsort(np.argsort(returns, kind="stable"), kind="stable"), np.sort(returns)
+    worst = max(1, int(np.ceil(TAIL * bars - 1e-9)))
+    every, lowest = _lowest(rank, bars), _lowest(rank, min(KEPT * worst, bars))
+
+    def figures(block: float, times: int) -> np.ndarray:
+        found = _resampled(np.random.default_rng(seed), block, columns, *lowest, *every, ranked, worst, times)
+        return _figures(found, bars, float(mean), float(np.abs(returns).max()), bars_per_year)
+
+    value = figures(AS_THEY_CAME, 1)[0]
+    return value, nothing if bars < MIN_BARS else figures(block_length(columns[:, 1]), resamples)
+
+
+def _lowest(rank: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the `count` lowest bars, in two rounds of all T: how many stand before each bar (2T+1,), and the rank of each in turn."""
+    twice = np.concatenate([rank, rank])
+    return np.concatenate([[0], np.cumsum(twice < count)]).astype(np.int32), twice[twice < count].astype(np.int32)
+
+
+def _figures(found: np.ndarray, bars: int, mean: float, largest: float, bars_per_year: float) -> np.ndarray:
+    """(N,K) `OWN` in its order, of (N, 10) what `_resampled` found; NaN where a figure does not exist."""
+    squares, logs, gains, losses, below, hits, turnover, costs, deepest, worst = found.T
+    total = gains - losses
+    spread = spread_of(total - bars * mean, squares, bars, largest)
+    yearly, fall = np.expm1(logs * bars_per_year / bars), np.expm1(deepest)
+    year = np.sqrt(bars_per_year)
+    return np.stack([
+        yearly, np.expm1(logs), spread * year, _over_positive(total / bars, spread) * year,
+        _over_positive(total / bars, np.sqrt(below / bars)) * year, _over_positive(yearly, -fall), fall, worst, hits / bars,
+        _over_positive(gains, losses), turnover / bars * bars_per_year, costs / bars * bars_per_year,
+    ], axis=1)  # fmt: skip
+
+
+def _over_positive(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b; NaN where b is not above 0."""
+    return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
 
 
 def _over(excess: np.ndarray, bars_per_year: float, resamples: int, seed: int) -> dict[str, dict[str, float]]:
     if not len(excess):
         return {name: _row(np.nan, np.full(resamples, np.nan)) for name in EXCESS}
     mean = float(excess.mean())
-    own, moments = np.array([[mean, deviation(excess, mean)]]), resampled_moments(excess, resamples=resamples, seed=seed)
+    own, year = np.array([[mean], [deviation(excess, mean)]]), np.sqrt(bars_per_year)
+    moments = resampled_moments(excess, resamples=resamples, seed=seed)
     return {
         "excess_log_return": _row(mean, moments[:, 0]),
-        "excess_sharpe": _row(float(_ratio(own)[0] * np.sqrt(bars_per_year)), _ratio(moments) * np.sqrt(bars_per_year)),
+        "excess_sharpe": _row(float(_over_positive(*own)[0]) * year, _over_positive(*moments.T) * year),
     }
 
 
@@ -105,18 +146,22 @@ def _beyond_beta(
     returns: np.ndarray, market: np.ndarray, bars_per_year: float, resamples: int, seed: int
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     bars = len(returns)
-    value, drawn = np.nan, np.full(resamples, np.nan)
+    value, drawn = np.full(1, np.nan), np.full(resamples, np.nan)
+    columns = np.stack([returns, market, returns * market, market**2], axis=1)
     if bars:
-        value = _intercept(np.arange(bars), returns, market)
+        value = _intercept(columns.sum(axis=0)[None], bars)
     if bars >= MIN_BARS:
         block = block_length(np.log1p(returns) - np.log1p(market))
-        drawn = _intercepts(np.random.default_rng(seed), block, returns, market, resamples)
-    return {"beta_neutral_excess": _row(value * bars_per_year, drawn * bars_per_year)}
+        drawn = _intercept(resampled_sums(columns, block, resamples=resamples, seed=seed), bars)
+    return {"beta_neutral_excess": _row(float(value[0]) * bars_per_year, drawn * bars_per_year)}
 
 
-def _ratio(moments: np.ndarray) -> np.ndarray:
-    """(N,) mean over deviation; NaN without deviation."""
-    return np.divide(moments[:, 0], moments[:, 1], out=np.full(len(moments), np.nan), where=moments[:, 1] > 0)
+def _intercept(sums: np.ndarray, bars: int) -> np.ndarray:
+    """(N,) of least squares of returns on market, by (N,4) sums of both, their product and the market's square."""
+    r, m, rm, mm = sums.T
+    spread = mm - m * m / bars
+    beta = np.divide(rm - r * m / bars, spread, out=np.full(len(sums), np.nan), where=spread > 1e-12 * mm)
+    return (r - beta * m) / bars
 
 
 def _row(value: float, resampled: np.ndarray) -> dict[str, float]:
@@ -124,93 +169,62 @@ def _row(value: float, resampled: np.ndarray) -> dict[str, float]:
     return {"value": float(value) if np.isfinite(value) else np.nan, "low": low, "high": high}
 
 
-@njit(float64(float64[::1], float64[::1]), cache=True)
-def _worst_mean(ranks, ranked):  # pragma: no cover
-    """Mean of the lowest `TAIL` of the bars drawn, by counting ranks: a sort of every resample would cost more than all else."""
-    n = ranks.shape[0]
-    drawn = np.zeros(n, np.int64)
-    for k in range(n):
-        drawn[int64(ranks[k])] += 1
-    worst = max(1, int64(np.ceil(TAIL * n - 1e-9)))
-    left, total, i = worst, 0.0, 0
-    while left > 0:
+@njit(float64(int64[:, ::1], float64[::1]), cache=True, fastmath={"nnan", "nsz"})
+def _deepest(runs, level):  # pragma: no cover
+    """How far the sum of the runs' bars fell from where it stood at its highest; `level` is a running sum of two rounds.
+
+    Each run is looked through by itself, so that the processor need not wait for the one before.
+    """
+    now, peak, deepest = 0.0, 0.0, 0.0
+    for r in range(runs.shape[0]):
+        first, last = runs[r, 0], runs[r, 0] + runs[r, 1]
+        highest = lowest = level[first]
+        fall = 0.0
+        for k in range(first + 1, last + 1):
+            highest = max(highest, level[k])
+            lowest = min(lowest, level[k])
+            fall = min(fall, level[k] - highest)
+        base = now - level[first]
+        deepest = min(deepest, fall, base + lowest - peak)
+        peak, now = max(peak, base + highest), base + level[last]
+    return deepest
+
+
+@njit(float64(int64[:, ::1], _I1, _I1, int64[::1], _F1, int64), cache=True)
+def _worst_mean(runs, before, ranks, drawn, ranked, worst):  # pragma: no cover
+    """Mean of the `worst` lowest bars drawn, by counting ranks; NaN where so many are not among the bars that `ranks` knows."""
+    drawn[:] = 0
+    for r in range(runs.shape[0]):
+        for j in range(before[runs[r, 0]], before[runs[r, 0] + runs[r, 1]]):
+            drawn[ranks[j]] += 1
+    left, total = worst, 0.0
+    for i in range(drawn.shape[0]):
         taken = min(drawn[i], left)
         total += taken * ranked[i]
         left -= taken
-        i += 1
-    return total / worst
+        if left == 0:
+            return total / worst
+    return np.nan
 
 
-@njit(float64(int64[::1], _F1, _F1), cache=True)
-def _intercept(index, returns, market):  # pragma: no cover
-    """Of least squares of returns on market over the bars of `index`; NaN where the market stands still."""
-    r, m, rm, mm, n = 0.0, 0.0, 0.0, 0.0, index.shape[0]
-    for k in index:
-        r += returns[k]
-        m += market[k]
-        rm += returns[k] * market[k]
-        mm += market[k] * market[k]
-    spread = mm - m * m / n
-    return (r - (rm - r * m / n) / spread * m) / n if spread > 1e-12 * mm else np.nan
-
-
-@njit(float64[::1](RNG, float64, _F1, _F1, int64), cache=True)
-def _intercepts(rng, block, returns, market, resamples):  # pragma: no cover
-    index, out = np.empty(returns.shape[0], np.int64), np.empty(resamples)
+@njit(float64[:, ::1](RNG, float64, _F2, _I1, _I1, _I1, _I1, _F1, int64, int64), cache=True)
+def _resampled(rng, block, columns, before, ranks, all_before, all_ranks, ranked, worst, resamples):  # pragma: no cover
+    """(resamples, C+2): of each resample the sums of `columns` (T,C), the deepest fall of the running sum of the second, and
+    the mean of the `worst` lowest of `ranked`. A block of 0 takes the bars as they came."""
+    bars, width = columns.shape
+    running, runs = running_sums(columns), np.empty((bars, 2), np.int64)
+    level = running[:, 1].copy()
+    few, all_drawn = np.empty(ranks.shape[0] // 2, np.int64), np.empty(bars, np.int64)
+    out = np.empty((resamples, width + 2))
     for i in range(resamples):
-        fill_indices(rng, block, index)
-        out[i] = _intercept(index, returns, market)
-    return out
-
-
-@njit(types.void(float64[:, ::1], float64[::1], float64, float64[::1]), cache=True)
-def _figures(columns, ranked, bars_per_year, out):  # pragma: no cover
-    """`OWN` in its order.
-
-    `columns` (5,T): net returns, their logs, turnover, costs, and each bar's rank among the bars as they came;
-    `ranked` (T,): the net returns of those ranks, rising.
-    """
-    returns, log_returns = columns[0], columns[1]
-    n = returns.shape[0]
-    gains, losses, below, hits = 0.0, 0.0, 0.0, 0
-    level, peak, deepest = 0.0, 0.0, 0.0
-    for k in range(n):
-        r = returns[k]
-        if r > 0.0:
-            gains += r
-            hits += 1
+        count = 1
+        if block > 0.0:
+            count = draw_runs(rng, block, bars, runs)
         else:
-            losses -= r
-            below += r * r
-        level += log_returns[k]
-        peak = max(peak, level)
-        deepest = min(deepest, level - peak)
-
-    mean = returns.mean()
-    spread, downside = deviation(returns, mean), np.sqrt(below / n)
-    annual_return, max_drawdown = np.expm1(level * bars_per_year / n), np.expm1(deepest)
-    out[0] = annual_return
-    out[1] = np.expm1(level)
-    out[2] = spread * np.sqrt(bars_per_year)
-    out[3] = mean / spread * np.sqrt(bars_per_year) if spread > 0.0 else np.nan
-    out[4] = mean / downside * np.sqrt(bars_per_year) if downside > 0.0 else np.nan
-    out[5] = annual_return / -max_drawdown if max_drawdown < 0.0 else np.nan
-    out[6] = max_drawdown
-    out[7] = _worst_mean(columns[4], ranked)
-    out[8] = hits / n
-    out[9] = gains / losses if losses > 0.0 else np.nan
-    out[10] = columns[2].mean() * bars_per_year
-    out[11] = columns[3].mean() * bars_per_year
-
-
-@njit(float64[:, ::1](RNG, float64, float64[:, ::1], float64[::1], float64, int64), cache=True)
-def _resampled(rng, block, columns, ranked, bars_per_year, resamples):  # pragma: no cover
-    index, drawn = np.empty(columns.shape[1], np.int64), np.empty_like(columns)
-    out = np.empty((resamples, 12))
-    for i in range(resamples):
-        fill_indices(rng, block, index)
-        for c in range(columns.shape[0]):
-            for k in range(index.shape[0]):
-                drawn[c, k] = columns[c, index[k]]
-        _figures(drawn, ranked, bars_per_year, out[i])
+            runs[0, 0], runs[0, 1] = 0, bars
+        drawn = runs[:count]
+        sum_runs(drawn, running, out[i, :width])
+        out[i, width] = _deepest(drawn, level)
+        mean = _worst_mean(drawn, before, ranks, few, ranked, worst)
+        out[i, width + 1] = mean if mean == mean else _worst_mean(drawn, all_before, all_ranks, all_drawn, ranked, worst)
     return out

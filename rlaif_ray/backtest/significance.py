@@ -18,6 +18,7 @@ MIN_BARS = 20  # fewer say nothing about their own dependence, and so nothing ab
 DEFINED = 0.95  # share of the resamples in which a statistic must exist for its interval to be said
 
 RNG = types.NumPyRandomGeneratorType("NumPyRandomGeneratorType")
+_F2 = types.Array(float64, 2, "C", readonly=True)
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,16 @@ def stationary_weights(n: int, block: float, resamples: int, rng: np.random.Gene
 
 def stationary_indices(n: int, block: float, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """(resamples, n) int64: indices into n bars, in wrapped runs whose length is geometric with mean `block`."""
-    out = np.empty((resamples, n), np.int64)
+    out, runs = np.empty((resamples, n), np.int64), np.empty((n, 2), np.int64)
     for row in out:
-        fill_indices(rng, block, row)
+        count = draw_runs(rng, block, n, runs)
+        _indices(runs[:count], row)
     return out
+
+
+def resampled_sums(columns: np.ndarray, block: float, *, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, C) sums of (T,C) columns over each resample: a run costs one difference of running sums, however long it is."""
+    return _sums(np.random.default_rng(seed), block, np.ascontiguousarray(columns, np.float64), resamples)
 
 
 def resampled_moments(series: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
@@ -118,7 +125,23 @@ def resampled_moments(series: np.ndarray, *, resamples: int, seed: int) -> np.nd
     series = np.ascontiguousarray(series, np.float64)
     if len(series) < MIN_BARS:
         return np.full((resamples, 2), np.nan)
-    return _moments(np.random.default_rng(seed), block_length(series), series, resamples)
+    centred = series - series.mean()
+    sums = resampled_sums(np.stack([centred, centred**2], axis=1), block_length(series), resamples=resamples, seed=seed)
+    spread = spread_of(sums[:, 0], sums[:, 1], len(series), np.abs(series).max())
+    return np.stack([series.mean() + sums[:, 0] / len(series), spread], axis=1)
+
+
+def spread_of(sums: np.ndarray, squares: np.ndarray, n: int, largest: float) -> np.ndarray:
+    """Standard deviation (n - 1) of n centred numbers by their sum and sum of squares; 0 where what is left is rounding, NaN of one.
+
+    `largest` is the largest of the numbers before they were centred.
+    """
+    if n < 2:
+        return np.full(len(sums), np.nan)
+    variance = (squares - sums**2 / n) / (n - 1)
+    # Numbers that are all alike leave 1e-16 of their squares, or, centred, 1e-16 of themselves.
+    there = (variance > 1e-12 * squares / n) & (variance > (1e-12 * largest) ** 2)
+    return np.sqrt(np.where(there, variance, 0.0))
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float, float]:
@@ -130,19 +153,56 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@njit(types.void(RNG, float64, int64[::1]), cache=True)
-def fill_indices(rng, block, out):  # pragma: no cover
-    """One resample of n = len(out) bars, in place. Draws a length for each run rather than a coin for each bar."""
-    n = out.shape[0]
+@njit(int64(RNG, float64, int64, int64[:, ::1]), cache=True)
+def draw_runs(rng, block, n, runs):  # pragma: no cover
+    """One resample of n bars as runs, in place: the bar where each starts and how many it holds, (K, 2). Returns K.
+
+    A number between 0 and 1 says both, as its 53 bits are far more than a start takes: times n, the whole part is the
+    start, and what is left, uniform again, the length.
+    """
     stay = np.log1p(-1.0 / block) if block > 1.0 else -np.inf
-    k = 0
-    while k < n:
-        at = min(int64(rng.random() * n), n - 1)
-        run = 1 if block <= 1.0 else 1 + int64(np.log1p(-rng.random()) / stay)
-        for _ in range(min(run, n - k)):
+    left, k = n, 0
+    while left > 0:
+        drawn = rng.random() * n
+        runs[k, 0] = min(int64(drawn), n - 1)
+        length = 1 if block <= 1.0 else 1 + int64(np.log(max(1.0 - (drawn - runs[k, 0]), 1e-300)) / stay)
+        runs[k, 1] = min(length, left)
+        left -= runs[k, 1]
+        k += 1
+    return k
+
+
+@njit(types.void(int64[:, ::1], int64[::1]), cache=True)
+def _indices(runs, out):  # pragma: no cover
+    """The bars of `runs` one by one, in place; a run that passes the last bar goes on at the first."""
+    n, k = out.shape[0], 0
+    for r in range(runs.shape[0]):
+        at = runs[r, 0]
+        for _ in range(runs[r, 1]):
             out[k] = at
             k += 1
             at = at + 1 if at + 1 < n else 0
+
+
+@njit(float64[:, ::1](_F2), cache=True)
+def running_sums(columns):  # pragma: no cover
+    """(2T+1, C): sums of columns (T,C) before each bar of two rounds, so that any run's sum is one difference."""
+    bars, width = columns.shape
+    out = np.zeros((2 * bars + 1, width))
+    for t in range(2 * bars):
+        for c in range(width):
+            out[t + 1, c] = out[t, c] + columns[t % bars, c]
+    return out
+
+
+@njit(types.void(int64[:, ::1], float64[:, ::1], float64[::1]), cache=True)
+def sum_runs(runs, running, out):  # pragma: no cover
+    """Sums of each column over the bars of `runs`, in place (C,)."""
+    out[:] = 0.0
+    for r in range(runs.shape[0]):
+        first, last = runs[r, 0], runs[r, 0] + runs[r, 1]
+        for c in range(out.shape[0]):
+            out[c] += running[last, c] - running[first, c]
 
 
 @njit(float64(float64[::1], float64), cache=True)
@@ -158,24 +218,22 @@ def deviation(series, mean):  # pragma: no cover
     return found if found > 1e-12 * largest else 0.0
 
 
-@njit(float64[:, ::1](RNG, float64, types.Array(float64, 1, "C", readonly=True), int64), cache=True)
-def _moments(rng, block, series, resamples):  # pragma: no cover
-    index, drawn = np.empty(series.shape[0], np.int64), np.empty(series.shape[0])
-    out = np.empty((resamples, 2))
+@njit(float64[:, ::1](RNG, float64, _F2, int64), cache=True)
+def _sums(rng, block, columns, resamples):  # pragma: no cover
+    runs, running = np.empty((columns.shape[0], 2), np.int64), running_sums(columns)
+    out = np.empty((resamples, columns.shape[1]))
     for i in range(resamples):
-        fill_indices(rng, block, index)
-        for k in range(index.shape[0]):
-            drawn[k] = series[index[k]]
-        out[i, 0] = drawn.mean()
-        out[i, 1] = deviation(drawn, out[i, 0])
+        count = draw_runs(rng, block, columns.shape[0], runs)
+        sum_runs(runs[:count], running, out[i])
     return out
 
 
 @njit(float64[:, ::1](RNG, float64, int64, int64), cache=True)
 def _weights(rng, block, resamples, n):  # pragma: no cover
-    index, out = np.empty(n, np.int64), np.zeros((resamples, n))
+    runs, index, out = np.empty((n, 2), np.int64), np.empty(n, np.int64), np.zeros((resamples, n))
     for i in range(resamples):
-        fill_indices(rng, block, index)
+        count = draw_runs(rng, block, n, runs)
+        _indices(runs[:count], index)
         for k in range(n):
             out[i, index[k]] += 1.0
     return out

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlaif_ray.backtest.metrics import METRICS, summary
-from rlaif_ray.backtest.significance import edge
+from rlaif_ray.backtest.metrics import METRICS, OWN, summary
+from rlaif_ray.backtest.significance import block_length, edge, percentile_interval, stationary_indices
 from rlaif_ray.core import Episode
 from rlaif_ray.errors import DataError
 
@@ -14,7 +14,7 @@ def episode(returns, costs=0.0, turnover=0.0, policy: str = "p") -> Episode:
     returns = np.asarray(returns, np.float64)
     t = len(returns)
     times = np.datetime64("2020-01-01", "us") + np.timedelta64(1, "D") * np.arange(t)
-    costs, turnover = np.full(t, costs, np.float64), np.full(t, turnover, np.float64)
+    costs, turnover = np.broadcast_to(costs, t).astype(np.float64), np.broadcast_to(turnover, t).astype(np.float64)
     return Episode(times, ("A",), np.ones((t, 1)), returns + costs, costs, turnover, policy)
 
 
@@ -76,6 +76,28 @@ def test_intervals():
     assert (found.value, found.low, found.high) == tuple(got["excess_log_return"][k] for k in ("value", "low", "high"))
     assert got == summary(ours, benchmark, bars_per_year=252, seed=3)
     assert got["sharpe"] != summary(ours, benchmark, bars_per_year=252, seed=4)["sharpe"]
+
+
+@pytest.mark.parametrize("bars", [20, 23, 400])
+def test_intervals_are_those_of_the_same_resamples_bar_by_bar(bars):
+    """Runs of running sums against the definitions, on the bars that each resample holds."""
+    rng = np.random.default_rng(bars)
+    e = episode(rng.standard_t(4, bars) * 0.01, costs=1e-4 * rng.random(bars), turnover=rng.random(bars))
+    index = stationary_indices(bars, block_length(np.log1p(e.returns)), 300, np.random.default_rng(7))
+    worst = int(np.ceil(0.05 * bars - 1e-9))
+    expected = []
+    for drawn in index:
+        r, equity = e.returns[drawn], np.cumprod(1 + e.returns[drawn])
+        fall = (equity / np.maximum.accumulate(np.maximum(equity, 1.0)) - 1).min()
+        yearly, year, lost = equity[-1] ** (252 / bars) - 1, np.sqrt(252), -r[r < 0].sum()
+        expected.append([
+            yearly, equity[-1] - 1, r.std(ddof=1) * year, r.mean() / r.std(ddof=1) * year,
+            r.mean() / np.sqrt((np.minimum(r, 0) ** 2).mean()) * year, yearly / -fall, fall, np.sort(r)[:worst].mean(), (r > 0).mean(),
+            r[r > 0].sum() / lost, e.turnover[drawn].mean() * 252, e.costs[drawn].mean() * 252,
+        ])  # fmt: skip
+    got = summary(e, bars_per_year=252, resamples=300, seed=7)
+    for name, reference in zip(OWN, np.array(expected).T, strict=True):
+        assert (got[name]["low"], got[name]["high"]) == pytest.approx(percentile_interval(reference), rel=1e-9), name
 
 
 @pytest.mark.parametrize("bars", [0, 1, 2, 19, 40])
