@@ -227,7 +227,7 @@ def _stressed(
         out[name] = {
             "ladder": {bps: excess(costs=CostModel(slippage=bps / 1e4)) for bps in LADDER_BPS},
             "stressed": {
-                "one bar late": excess(change=lambda w: stress.late(w.targets)),
+                "one bar late": excess(change=lambda w: stress.late(w.episode.weights)),
                 "delistings": np.mean([excess(markets=each) for each in dying], axis=0),
                 "members alone": None if belongs is None else excess(change=lambda w: stress.among(w.targets, belongs[w.rows])),
             },

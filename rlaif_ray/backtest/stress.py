@@ -25,9 +25,13 @@ def replay(market: Market, rows: slice, targets: np.ndarray, costs: CostModel, *
     return walk(market, accounts, rows, np.ascontiguousarray(targets), costs).net
 
 
-def late(targets: np.ndarray) -> np.ndarray:
-    """Each decision acted on one bar later than it was taken; cash until then."""
-    return np.concatenate([np.zeros_like(targets[:1]), targets[:-1]])
+def late(held: np.ndarray) -> np.ndarray:
+    """Targets (T,A) of an account that makes every trade one bar later than one that held `held` (T,A) at its closes; cash until then.
+
+    It holds at each open what the other held at the close before: who did not trade there does not trade here, however far
+    prices drift, which targets of one bar ago would ask for.
+    """
+    return np.concatenate([np.zeros_like(held[:1]), held[:-1]])
 
 
 def among(targets: np.ndarray, members: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import numpy as np
 from rlaif_ray.backtest.engine import run
 from rlaif_ray.backtest.stress import among, late, regimes, replay, with_delistings
 from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.execution.simulator import Market
-from rlaif_ray.strategies import EqualWeight
+from rlaif_ray.execution.simulator import Accounts, Market, walk
+from rlaif_ray.strategies import BuyAndHold, EqualWeight
 from tests.laws import random_cube
 
 COSTS = CostModel.of_bps(0.5, 1.0, 2.0)
@@ -30,8 +30,20 @@ def test_dearer_trades_leave_less() -> None:
 
 
 def test_late_by_hand() -> None:
-    targets = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-    assert late(targets).tolist() == [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    held = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    assert late(held).tolist() == [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+
+
+def test_who_buys_once_and_holds_still_trades_once_when_late() -> None:
+    cube, rows = random_cube(np.random.default_rng(4), rows=120, assets=5), slice(20, 119)
+    cube.prices[...] = np.nan_to_num(cube.prices, nan=10.0)
+    cube.tradable[...], cube.delisted[...], cube.splits[...], cube.dividends[...] = True, False, 1.0, 0.0
+    episode, _ = run(BuyAndHold(), cube, rows, costs=COSTS, fill="next_open", max_weight=1.0)
+    market = Market.of(cube, "next_open")
+    moved = walk(market, Accounts.of_cash(1, 5, 1.0), rows, late(episode.weights), COSTS)
+    assert (episode.turnover[1:] < 1e-9).all()
+    # What an open that had jumped left unbought, the next one buys.
+    assert moved.turnover[0] == 0 and moved.turnover[1] > 0.9 and moved.turnover[2] < 0.02 and (moved.turnover[3:] < 1e-9).all()
 
 
 def test_members_alone_by_hand() -> None:
