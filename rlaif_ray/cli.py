@@ -157,7 +157,7 @@ def _validate(flags: dict[str, str], knobs: dict[str, str]) -> None:
         sys.stdout.write((folder / "verdict.json").read_text())
         print(f"run: {folder}", file=sys.stderr)
         return
-    print(f"{summary_text(verdicts)}\n\npage: {folder / 'validation.html'}\nrun: {folder}")
+    print(f"{summary_text(run.read_result(), verdicts)}\n\npage: {folder / 'validation.html'}\nrun: {folder}")
 
 
 def _show_progress() -> None:

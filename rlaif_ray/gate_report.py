@@ -11,10 +11,12 @@ import numpy as np
 from rlaif_ray import charts
 from rlaif_ray.backtest.gate import LEVEL, Verdict
 from rlaif_ray.charts import Series
-from rlaif_ray.report import number, ordered, subtitle, write_page
+from rlaif_ray.report import number, ordered, span, subtitle, write_page
+from rlaif_ray.results import BENCHMARK
 
 COLUMNS = (
-    "policy", "verdict", "excess a year", "p over equal weight", "p over the optimiser", "deflated Sharpe", "PBO", "could have shown",
+    "policy", "verdict", "excess a year", "beyond beta", "p over equal weight", "p over the optimiser", "deflated Sharpe", "PBO",
+    "could have shown", "independent bars",
 )  # fmt: skip
 
 
@@ -33,7 +35,7 @@ def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Pat
     named = [f"{name} ({r['bars']} bars)" for name, r in first.diagnostics.regimes.items()]
     return write_page(
         path, "validation.html.j2", title="rlaif_ray: the gate", subtitle=subtitle(result),
-        promoted=bool(promoted), headline=_headline(promoted), columns=COLUMNS, rows=[_row(n, v) for n, v in verdicts.items()],
+        promoted=bool(promoted), headline=_headline(promoted), columns=COLUMNS, rows=[_row(n, v, result) for n, v in verdicts.items()],
         trials=f"{first.tests[0].trials} tried series on these bars, {first.diagnostics.effective_trials:.0f} of them independent; "
         f"a search without skill is promoted once in {round(1 / LEVEL)} at most.",
         legend=[{"label": n, "css": css[n]} for n in verdicts],
@@ -46,23 +48,26 @@ def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Pat
     )  # fmt: skip
 
 
-def summary_text(verdicts: Mapping[str, Verdict]) -> str:
-    """One screen for a terminal: a line a policy, then why."""
-    width = max(len(n) for n in verdicts)
-    lines = [f"{n:<{width}}  {verdicts[n].word:<7}  {'; '.join(verdicts[n].reasons)}" for n in ordered(verdicts)]
-    return "\n".join([_headline([n for n, v in verdicts.items() if v.promote]), "", *lines])
+def summary_text(result: Mapping[str, Any], verdicts: Mapping[str, Verdict]) -> str:
+    """One screen for a terminal: a line a policy with what it is worth, then why each verdict."""
+    table = [list(COLUMNS), *(_row(n, verdicts[n], result) for n in ordered(verdicts))]
+    widths = [max(len(row[c]) for row in table) for c in range(len(COLUMNS))]
+    shown = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+    why = [f"{n:<{widths[0]}}  {verdicts[n].word}: {'; '.join(verdicts[n].reasons)}" for n in ordered(verdicts)]
+    return "\n".join([_headline([n for n, v in verdicts.items() if v.promote]), "", *shown, "", *why])
 
 
 def _headline(promoted: list[str]) -> str:
     return f"PROMOTE: {', '.join(promoted)}" if promoted else "REJECT: no policy of this run passes the gate."
 
 
-def _row(name: str, verdict: Verdict) -> list[str]:
-    d, tests = verdict.diagnostics, {t.benchmark: t for t in verdict.tests}
-    equal = tests.pop("equal_weight")
-    p_rule = next((_p(t.p_value) for t in tests.values()), "n/a")
-    figures = [number(equal.value, "percent"), _p(equal.p_value), p_rule, number(d.deflated, "plain3")]
-    return [name, verdict.word, *figures, number(d.pbo, "percent"), f"{number(d.detectable.annual_excess, 'percent')} a year"]
+def _row(name: str, verdict: Verdict, result: Mapping[str, Any]) -> list[str]:
+    d, tests, earned = verdict.diagnostics, {t.benchmark: t for t in verdict.tests}, result["policies"][name]
+    headline = [span(earned[k], "percent") for k in ("excess_annual_log_return", "beta_neutral_excess")]
+    p_rule = next((_p(t.p_value) for of, t in tests.items() if of != BENCHMARK), "n/a")
+    figures = [_p(tests[BENCHMARK].p_value), p_rule, number(d.deflated, "plain3"), number(d.pbo, "percent")]
+    worth = [f"{number(d.detectable.annual_excess, 'percent')} a year", f"{d.detectable.n_effective:.0f} of {d.detectable.bars}"]
+    return [name, verdict.word, *headline, *figures, *worth]
 
 
 def _p(value: float) -> str:

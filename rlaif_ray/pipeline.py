@@ -249,7 +249,7 @@ def _result(
             "costs_bps": config.execution.resolved_costs().model_dump(),
         },
         "folds": [results.fold_result(f, cube, walked[k], seed=config.seed) for k, f in enumerate(tested)],
-        "forecasts": results.forecast_results(tables, [f.last for f in tested], cube),
+        "forecasts": results.forecast_results(tables, [f.last for f in tested], cube, seed=config.seed),
         "analysts": desk,
         "decision": Predictor(config, dataset, cube, artefacts.load_all(run.path)).predict(cube.symbols).model_dump(mode="json"),
         "notes": vault.notes + results.notes(

@@ -60,8 +60,8 @@ def summary_text(result: Mapping[str, Any], *, trials: int) -> str:
     for name in ordered(result["policies"]):
         m = result["policies"][name]
         lines.append(
-            f"{name:<{width}}  {_span(m['excess_annual_log_return'], 'percent'):>24}  {_span(m['beta_neutral_excess'], 'percent'):>24}  "
-            f"{_span(m['sharpe'], 'plain'):>22}  {number(m['max_drawdown']['value'], 'percent'):>12}  "
+            f"{name:<{width}}  {span(m['excess_annual_log_return'], 'percent'):>24}  {span(m['beta_neutral_excess'], 'percent'):>24}  "
+            f"{span(m['sharpe'], 'plain'):>22}  {number(m['max_drawdown']['value'], 'percent'):>12}  "
             f"{number(m['turnover']['value'], 'plain'):>8}"
         )
     return "\n".join([*lines, "", _tried(trials), *result["notes"]])
@@ -72,9 +72,17 @@ def verdict(result: Mapping[str, Any]) -> dict[str, Any]:
     edge, scale = result["edges"][LEARNED], result["data"]["bars_per_year"]
     value, low, high = (number(None if edge[k] is None else edge[k] * scale, "percent") for k in ("value", "low", "high"))
     does = "Edge: {} beats" if edge["claim"] else "No edge: {} does not beat"
-    detail = f"Excess log return {value} a year, 95% interval {low} to {high}, on {result['test']['bars']} out-of-sample bars"
+    detail = f"Excess log return {value} a year, 95% interval {low} to {high}, on {_bars(result)}"
     headline = f"{does.format(LEARNED)} equal weight of the same names after costs."
-    return {"claim": bool(edge["claim"]), "headline": headline, "detail": f"{detail} in {len(result['folds'])} folds."}
+    worth = edge["detectable_annual"]
+    shown = "" if worth is None else f" {number(worth, 'percent')} a year would have shown four times in five."
+    return {"claim": bool(edge["claim"]), "headline": headline, "detail": f"{detail} in {len(result['folds'])} folds.{shown}"}
+
+
+def _bars(result: Mapping[str, Any]) -> str:
+    count = result["edges"][LEARNED]["n_effective"]
+    worth = "" if count is None else f" (worth {count:.0f} independent ones)"
+    return f"{result['test']['bars']} out-of-sample bars{worth}"
 
 
 def _context(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def _policy_tables(result: Mapping[str, Any], policies: Sequence[str], css: Mapp
         for m in [result["policies"][p]]
     ]
     costs = [
-        {"name": p, "turnover": _span(m["turnover"], "plain"), "drag": _span(m["cost_drag"], "percent")}
+        {"name": p, "turnover": span(m["turnover"], "plain"), "drag": span(m["cost_drag"], "percent")}
         for p in policies
         for m in [result["policies"][p]]
     ]
@@ -154,20 +162,31 @@ def _forecasts(result: Mapping[str, Any]) -> dict[str, Any]:
             figures = [
                 number(c.get(key), unit) for key, unit in (("interval_80", "percent"), ("mae_to_naive", "plain3"), ("qlike", "plain3"))
             ]
-            rows.append([name, target, horizon, number(c["pinball"], "small"), *figures, f"{c['count']:,}"])
+            rows.append([name, target, horizon, number(c["pinball"], "small"), *_standing(c), *figures, f"{c['count']:,}"])
         for c in list(model["horizons"].values())[:1]:
             levels = [float(level) for level in c["coverage"]]
             series.append(Series(name, f"c{i}", np.array(list(c["coverage"].values()), float)))
     chart = charts.reliability(series, levels, title="Reliability of the quantiles") if series else ""
     legend = [{"label": s.label, "css": s.css} for s in series]
-    columns = ["model", "target", "bars ahead", "pinball loss", "80% band holds", "error / no change", "QLIKE", "n"]
+    columns = [
+        "model", "target", "bars ahead", "pinball loss", "loss over the first's", "may be best", "80% band holds", "error / no change",
+        "QLIKE", "n",
+    ]  # fmt: skip
     return {"forecast_rows": rows, "forecast_columns": columns, "reliability_chart": chart, "forecast_legend": legend}
+
+
+def _standing(scores: Mapping[str, Any]) -> list[str]:
+    """Loss against the first forecaster of the same target, and whether the confidence set holds it."""
+    if "may_be_best" not in scores:
+        return ["", ""]
+    over, may = scores["loss_over_first"], "yes" if scores["may_be_best"] else "no"
+    return ["" if over is None else span(over, "percent"), f"{may} (p {scores['may_be_best_p_value']:.2f})"]
 
 
 def _analysts(result: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for name, a in result["analysts"].items():
-        figures = [_span(a["score"], "small"), _span(a["hit_rate"], "percent")]
+        figures = [span(a["score"], "small"), span(a["hit_rate"], "percent")]
         rows.append([name, f"{a['n_opinions']:,}", f"{a['n_abstentions']:,}", *figures, a["reason"] or ""])
     columns = ["analyst", "opinions", "abstentions", "score", "right side", "an abstention's reason"]
     lines = [_judge_line(name, record) for name, record in result["feedback"].items()]
@@ -181,9 +200,9 @@ def _judge_line(fold: str, record: Mapping[str, Any]) -> str:
     if fair is None or fair["accuracy"] is None:
         why = last.get("reason", "too few to hold any out")
         return f"Fold {fold}: {last['n_pairs']:,} judged pairs, {why}; the manager keeps equal weights."
-    right, author, gain = _span(fair["accuracy"], "percent"), _span(fair["author_average"], "percent"), record["gain_over_equal_weights"]
+    right, author, gain = span(fair["accuracy"], "percent"), span(fair["author_average"], "percent"), record["gain_over_equal_weights"]
     said = f"Fold {fold}: reward model over {last['n_pairs']:,} judged pairs; right on {right} of {fair['n_pairs']:,} held-out pairs"
-    return f"{said} (author average: {author}). The manager's score over equal weights: {_span(gain, 'small')}."
+    return f"{said} (author average: {author}). The manager's score over equal weights: {span(gain, 'small')}."
 
 
 def _holdings(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,8 +242,8 @@ def _data(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def subtitle(result: Mapping[str, Any]) -> str:
     d, tested = result["data"], result["test"]
-    span = f"{d['dataset']}: {len(d['symbols'])} symbols, {d['first']} to {d['last']}"
-    return f"{span}; {len(result['folds'])} folds tested {tested['from']} to {tested['to']}"
+    covered = f"{d['dataset']}: {len(d['symbols'])} symbols, {d['first']} to {d['last']}"
+    return f"{covered}; {len(result['folds'])} folds tested {tested['from']} to {tested['to']}"
 
 
 def ordered(names: Mapping[str, Any]) -> list[str]:
@@ -241,6 +260,6 @@ def _bounds(m: Mapping[str, Any], unit: str) -> str:
     return "" if m["low"] is None else f"{number(m['low'], unit)} to {number(m['high'], unit)}"
 
 
-def _span(m: Mapping[str, Any], unit: str) -> str:
+def span(m: Mapping[str, Any], unit: str) -> str:
     bounds = _bounds(m, unit)
     return f"{number(m['value'], unit)} [{bounds}]" if bounds else number(m["value"], unit)

@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 
 from rlaif_ray.backtest import metrics
+from rlaif_ray.backtest.comparison import Standing, standings
 from rlaif_ray.backtest.engine import concatenate
-from rlaif_ray.backtest.significance import edge
+from rlaif_ray.backtest.observations import constant
+from rlaif_ray.backtest.power import TWO_SIDED, detectable
+from rlaif_ray.backtest.significance import MIN_BARS, edge, log_excess
 from rlaif_ray.core import Abstention, Cube, Episode, ForecastTable, Opinion, OpinionTable
 from rlaif_ray.data.cube import Dataset
+from rlaif_ray.errors import DataError
 from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.feedback.evidence import track_records
 from rlaif_ray.feedback.outcomes import close
 from rlaif_ray.folds import Fold, Window
-from rlaif_ray.forecast.scores import calibration
+from rlaif_ray.forecast import NAMES
+from rlaif_ray.forecast.scores import calibration, losses
 from rlaif_ray.runs import seed_for
 
 BENCHMARK = "equal_weight"
@@ -46,7 +51,8 @@ def policy_results(
         claim = edge(episode.returns, benchmark.returns, resamples=resamples, seed=drawn)
         row["excess_annual_log_return"] = {k: v * bars_per_year for k, v in row["excess_log_return"].items()}
         policies[name] = row
-        edges[name] = {"value": claim.value, "low": claim.low, "high": claim.high, "claim": claim.claim}
+        seen = _detectable(episode, benchmark, bars_per_year)
+        edges[name] = {"value": claim.value, "low": claim.low, "high": claim.high, "claim": claim.claim, **seen}
     shown = np.unique(np.linspace(0, len(benchmark.times) - 1, num=min(CURVE_POINTS, len(benchmark.times))).astype(int))
     held = whole[held_by]
     return {
@@ -59,6 +65,15 @@ def policy_results(
             "weights": {"symbols": list(held.symbols), "values": held.weights[shown]},
         },
     }
+
+
+def _detectable(episode: Episode, benchmark: Episode, bars_per_year: float) -> dict[str, float | None]:
+    """What these bars are worth, and the excess a year that a claim on them would find four times in five."""
+    excess = log_excess(episode.returns, benchmark.returns)
+    if len(excess) < MIN_BARS or constant(excess[:, None])[0]:
+        return {"n_effective": None, "detectable_annual": None}
+    found = detectable(excess, bars_per_year=bars_per_year, hurdle=TWO_SIDED)
+    return {"n_effective": found.n_effective, "detectable_annual": found.annual_excess}
 
 
 def fold_result(fold: Fold, cube: Cube, episodes: Mapping[str, Episode], *, seed: int) -> dict[str, Any]:
@@ -76,18 +91,44 @@ def fold_result(fold: Fold, cube: Cube, episodes: Mapping[str, Episode], *, seed
     }
 
 
-def forecast_results(tables: Sequence[Mapping[str, ForecastTable]], windows: Sequence[Window], cube: Cube) -> dict[str, Any]:
-    """Calibration of each forecaster over the test blocks of all folds together."""
-    out = {}
-    for name in tables[0]:
-        parts = [_on_rows(fold[name], cube, window.rows) for fold, window in zip(tables, windows, strict=True)]
-        first = parts[0]
-        joined = ForecastTable(
-            np.concatenate([p.as_of for p in parts]), first.target, first.symbols, first.horizons, first.levels,
-            np.concatenate([p.values for p in parts]), first.model,
-        )  # fmt: skip
-        out[name] = {"target": first.target, "horizons": calibration(joined, cube)}
+def forecast_results(
+    tables: Sequence[Mapping[str, ForecastTable]], windows: Sequence[Window], cube: Cube, *, seed: int
+) -> dict[str, Any]:  # fmt: skip
+    """Calibration of each forecaster over the test blocks of all folds together, and how those of one target compare.
+
+    The plainest of a target comes first: it is what the others are held against.
+    """
+    names = sorted(tables[0], key=NAMES.index)
+    whole = {name: _joined([_on_rows(fold[name], cube, w.rows) for fold, w in zip(tables, windows, strict=True)]) for name in names}
+    out = {name: {"target": table.target, "horizons": calibration(table, cube)} for name, table in whole.items()}
+    for target in sorted({table.target for table in whole.values()}):
+        rivals = {name: losses(table, cube) for name, table in whole.items() if table.target == target}
+        for j, horizon in enumerate(next(iter(whole.values())).horizons):
+            for name, said in _standings({n: x[:, :, j] for n, x in rivals.items()}, horizon, seed).items():
+                g = said.gap
+                out[name]["horizons"][str(horizon)] |= {
+                    "loss_over_first": None if g is None else {"value": g.mean, "low": g.low, "high": g.high, "p_value": g.p_value},
+                    "may_be_best": said.may_be_best, "may_be_best_p_value": said.p_value,
+                }  # fmt: skip
     return out
+
+
+def _standings(rivals: Mapping[str, np.ndarray], horizon: int, seed: int) -> dict[str, Standing]:
+    """Nothing where there is nobody to compare with, or too few bars to do it."""
+    if len(rivals) < 2:
+        return {}
+    try:
+        return standings(rivals, horizon=horizon, seed=seed_for(seed, f"standings/{horizon}", bits=32))
+    except DataError:
+        return {}
+
+
+def _joined(parts: Sequence[ForecastTable]) -> ForecastTable:
+    first = parts[0]
+    return ForecastTable(
+        np.concatenate([p.as_of for p in parts]), first.target, first.symbols, first.horizons, first.levels,
+        np.concatenate([p.values for p in parts]), first.model,
+    )  # fmt: skip
 
 
 def _on_rows(table: ForecastTable, cube: Cube, rows: slice) -> ForecastTable:

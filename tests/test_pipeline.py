@@ -40,7 +40,12 @@ def test_a_run_leaves_a_result_a_report_and_models_to_serve(tiny_run: Path) -> N
     assert set(result["policies"]) == {"sac", "lightgbm_optimiser", *rules}
     assert set(result["forecasts"]) == {"naive", "drift", "ewma_volatility", "lightgbm", "ttm"}
     assert set(result["analysts"]) == {"fundamental", "sentiment", "technical", "risk", "manager"}
-    assert result["edges"]["equal_weight"] == {"value": 0.0, "low": 0.0, "high": 0.0, "claim": False}
+    none = {"n_effective": None, "detectable_annual": None}
+    assert result["edges"]["equal_weight"] == {"value": 0.0, "low": 0.0, "high": 0.0, "claim": False, **none}
+    assert 1 <= result["edges"]["sac"]["n_effective"] <= result["test"]["bars"] and result["edges"]["sac"]["detectable_annual"] > 0
+    first = {name: model["horizons"]["1"] for name, model in result["forecasts"].items() if model["target"] == "return"}
+    assert any(scores["may_be_best"] for scores in first.values())
+    assert [name for name, scores in first.items() if scores["loss_over_first"] is None] == ["naive"]
     page = (tiny_run / "report.html").read_text()
     assert "<svg" in page and "http" not in page.replace("http-equiv", "")
     manifests = [json.loads(m.read_text()) for m in sorted((tiny_run / "artefacts").glob("*/manifest.json"))]

@@ -6,6 +6,7 @@ Diebold and Mariano (1995) with Harvey, Leybourne and Newbold (1997); Clark and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,31 @@ class ConfidenceSet:
 
     included: tuple[int, ...]
     p_values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one forecaster stands among several: its loss against the first one's, and whether it may be the best of all."""
+
+    gap: MeanTest | None  # of its loss minus the first one's, as a share of the latter's mean; below 0 it is better; None for the first
+    may_be_best: bool
+    p_value: float  # the largest level at which it still may be
+
+
+def standings(losses: Mapping[str, np.ndarray], *, horizon: int, seed: int) -> dict[str, Standing]:
+    """Every forecaster against the first, and in the Model Confidence Set of all.
+
+    `losses` are (T,A), NaN where a forecast is missing; only what all of them forecast counts, and the mean of a date is
+    one observation. Raises `DataError` where too little is left.
+    """
+    panel = np.stack(list(losses.values()), axis=-1)  # (T,A,K)
+    shared = np.isfinite(panel).all(axis=-1, keepdims=True)
+    counted = shared.sum(axis=1)  # (T,1)
+    dates = np.flatnonzero(counted)
+    by_date = np.where(shared, panel, 0.0).sum(axis=1)[dates] / counted[dates]
+    best, scaled = confidence_set(by_date, seed=seed), by_date / by_date[:, 0].mean()
+    gaps = [None, *(diebold_mariano(scaled[:, k], scaled[:, 0], horizon=horizon) for k in range(1, len(losses)))]
+    return {name: Standing(gaps[k], k in best.included, float(best.p_values[k])) for k, name in enumerate(losses)}
 
 
 def diebold_mariano(loss: np.ndarray, other: np.ndarray, *, horizon: int = 1) -> MeanTest:

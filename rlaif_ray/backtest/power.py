@@ -12,6 +12,7 @@ from rlaif_ray.backtest.significance import block_length, bootstrap_variance
 from rlaif_ray.errors import DataError
 
 ONE_SIDED = float(ndtri(0.95))  # standard errors that a single test at 5% has to pass
+TWO_SIDED = float(ndtri(0.975))  # and that a 95% interval above 0 takes
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ def qlike(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return ratio - np.log(ratio) - 1.0
 
 
+def losses(table: ForecastTable, cube: Cube) -> np.ndarray:
+    """(T,A,H) pinball loss of each forecast of `table`; NaN where there is none, or none has closed inside `cube`."""
+    return pinball(table.values.astype(np.float64), outcomes(table, cube), table.levels)
+
+
 def calibration(table: ForecastTable, cube: Cube) -> dict[str, Any]:
     """Scores by horizon, over every (row, symbol) that was forecast and has closed inside `cube`.
 

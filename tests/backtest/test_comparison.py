@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from arch.bootstrap import MCS
 from scipy.stats import t as student
 
-from rlaif_ray.backtest.comparison import clark_west, confidence_set, diebold_mariano, mean_by_date
+from rlaif_ray.backtest.comparison import clark_west, confidence_set, diebold_mariano, mean_by_date, standings
 from rlaif_ray.errors import DataError
 
 
@@ -130,6 +130,22 @@ def test_the_confidence_set_is_archs():
     assert confidence_set(losses, resamples=500, seed=3).included == found.included
     two = confidence_set(losses[:, :2], resamples=200, seed=3)
     assert two.included == (0, 1)
+
+
+def test_standings_count_what_all_forecast_and_a_date_once():
+    """The better one is said to be, by what the tests above say of the means by date; what one of them lacks counts for none."""
+    rng = np.random.default_rng(12)
+    first = rng.normal(size=(300, 8)) ** 2 + 1
+    better, worse = first - 0.1 + 0.05 * rng.normal(size=(300, 8)), first + 1 + 0.05 * rng.normal(size=(300, 8))
+    better[5], worse[:, 3], first[7, 2] = np.nan, np.nan, np.nan
+    found = standings({"first": first, "better": better, "worse": worse}, horizon=2, seed=0)
+    assert found["first"].gap is None and [s.may_be_best for s in found.values()] == [False, True, False]
+    kept = np.delete(np.arange(8), 3)
+    a, b = (np.array([x[t, kept][np.isfinite(first[t, kept])].mean() for t in range(300) if t != 5]) for x in (first, better))
+    expected = diebold_mariano(b / a.mean(), a / a.mean(), horizon=2)
+    assert found["better"].gap == expected and expected.high < 0 and expected.mean == pytest.approx(-0.1 / a.mean(), abs=0.01)
+    with pytest.raises(DataError, match="at least 20"):
+        standings({"a": first[:10], "b": worse[:10]}, horizon=1, seed=0)
 
 
 def test_losses_that_cannot_be_compared_are_refused():
