@@ -117,12 +117,12 @@ def judge(case: Case, *, resamples: int = 1000, seed: int) -> Verdict:
         raise DataError(f"{case.policy} was not held against equal_weight; expected it among the benchmarks {sorted(case.tried)}")
     found = {name: _search(x, case.trials, resamples, seed) for name, x in case.tried.items()}
     tests = tuple(_test(case, name, each) for name, each in found.items())
-    vetoes = _vetoes(case)
+    said = vetoes(case)
     missed = [f"not superior to {t.benchmark} after {t.trials} tries (p {t.p_value:.3f})" for t in tests if not t.passed]
-    fired = [f"{v.name}: {v.seen}" for v in vetoes if v.fired]
+    fired = [f"{v.name}: {v.seen}" for v in said if v.fired]
     promote = not missed and not fired
     reasons = (*missed, *fired) or (f"superior to {' and '.join(case.tried)} at {LEVEL:.0%} over all that was tried; no veto",)
-    return Verdict(case.policy, promote, reasons, tests, vetoes, _diagnose(case, found["equal_weight"]))
+    return Verdict(case.policy, promote, reasons, tests, said, _diagnose(case, found["equal_weight"]))
 
 
 def _search(excess: np.ndarray, trials: int, resamples: int, seed: int) -> Superiority:
@@ -145,7 +145,7 @@ def _test(case: Case, benchmark: str, found: Superiority) -> Test:
     return Test(benchmark, own in found.superior, _a_year(case, _own(case, benchmark)), p_value, found.critical, found.trials)
 
 
-def _vetoes(case: Case) -> tuple[Veto, ...]:
+def vetoes(case: Case) -> tuple[Veto, ...]:
     """All of them, fired or not, so that a reader sees what was looked at."""
     at_cost = _a_year(case, case.ladder[HELD_TO_BPS])
     stressed = [
