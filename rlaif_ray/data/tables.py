@@ -1,0 +1,54 @@
+"""The tables of the lake: what makes two rows one, how a table lies on disk, which columns it must have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from rlaif_ray.core import UTC
+
+FACT_SCHEMA: dict[str, Any] = {
+    "symbol": pl.String, "timestamp": UTC, "known_at": UTC, "name": pl.String, "started": pl.Date, "unit": pl.String,
+    "value": pl.Float64, "form": pl.String, "source_id": pl.String,
+}  # fmt: skip
+DOCUMENT_SCHEMA: dict[str, Any] = {
+    "id": pl.String, "timestamp": UTC, "known_at": UTC, "kind": pl.String, "section": pl.String, "source": pl.String,
+    "title": pl.String, "text": pl.String, "url": pl.String,
+}  # fmt: skip
+MENTION_SCHEMA: dict[str, Any] = {"symbol": pl.String, "timestamp": UTC, "known_at": UTC, "id": pl.String}
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the lake must know of a table.
+
+    Parameters
+    ----------
+    keys : rows that agree in them say the same thing: the same values are skipped, others are a revision. Nulls agree.
+    partition : one folder a symbol, or one a month of `known_at` (UTC).
+    schema : column types in order; None where whoever writes first decides.
+    """
+
+    keys: tuple[str, ...] = ("symbol", "timestamp")
+    partition: Literal["symbol", "month"] = "symbol"
+    schema: Mapping[str, Any] | None = None
+
+
+# What a table's `timestamp` means: bars, the end of the interval; facts, the end of the period that the figure is about, or
+# the midnight after an observation's date; documents and mentions, publication.
+TABLES: dict[str, Table] = {
+    "bars": Table(),
+    "filings": Table(),
+    "news": Table(),
+    "facts": Table(("symbol", "name", "unit", "started", "timestamp"), schema=FACT_SCHEMA),
+    "documents": Table(("id",), "month", DOCUMENT_SCHEMA),
+    "mentions": Table(("symbol", "id"), "month", MENTION_SCHEMA),
+}
+
+
+def table(name: str) -> Table:
+    """A known table; any other name (`features_*`) has one row a (symbol, timestamp), by symbol."""
+    return TABLES.get(name, Table())
