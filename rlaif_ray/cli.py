@@ -1,10 +1,11 @@
-"""The `rlaif` command: `rlaif <verb> [--flag value] [--section.knob=value]`.
+"""The `rlaif` command: `rlaif <verb> [--flag value] [--section.knob=value]`; what looks after the lake is `rlaif data <verb>`.
 
 Exit 0 done; 2 the user's mistake, one line; 1 a failure. Everything heavy is imported after parsing, so help is quick.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 import sys
@@ -12,9 +13,13 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlaif_ray import __version__, ray_runtime
 from rlaif_ray.errors import ConfigError, DataError, RlaifError, did_you_mean
+
+if TYPE_CHECKING:
+    from rlaif_ray.data.lake import Lake
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Verb:
     help: str
     flags: dict[str, Flag]
     takes_knobs: bool
-    act: Callable[[dict[str, str], dict[str, str]], None]  # (flags, knobs)
+    act: Callable[[dict[str, str], dict[str, str]], int | None]  # (flags, knobs); the exit code, if not 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,15 +59,19 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(__version__)
         return 0
-    name, *rest = words
+    # Some verbs are two words.
+    length = 1 + any(verb.startswith(f"{words[0]} ") for verb in VERBS)
+    name, rest = " ".join(words[:length]), words[length:]
+    if rest == [] and words[-1] in ("-h", "--help"):
+        print(_overview())
+        return 0
     if name not in VERBS:
         raise ConfigError(f"unknown verb {name!r}; expected one of {', '.join(VERBS)}.{did_you_mean(name, VERBS)}")
     verb = VERBS[name]
     if "-h" in rest or "--help" in rest:
         print(_verb_help(name, verb))
         return 0
-    verb.act(*_parse(verb, rest))
-    return 0
+    return verb.act(*_parse(verb, rest)) or 0
 
 
 def _parse(verb: Verb, words: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -194,6 +203,58 @@ def _serve(flags: dict[str, str], knobs: dict[str, str]) -> None:
     serve_run(str(run.path), host=flags.get("host", "127.0.0.1"), port=int(port), ready=ready)
 
 
+def _data_status(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    from rlaif_ray.data.housekeeping import status
+
+    def cell(value: object) -> str:
+        return "-" if value is None else f"{value:%Y-%m-%d %H:%M}" if isinstance(value, dt.datetime) else str(value)
+
+    for lake in _lakes(flags):
+        frame = status(lake)
+        lines = [frame.columns, *([cell(v) for v in row] for row in frame.iter_rows())]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        print(f"{lake.uri}/{lake.dataset}")
+        print("\n".join("  " + "  ".join(f"{v:<{w}}" for v, w in zip(line, widths, strict=True)).rstrip() for line in lines))
+
+
+def _data_verify(flags: dict[str, str], knobs: dict[str, str]) -> int:
+    from rlaif_ray.data.housekeeping import verify
+
+    lakes = _lakes(flags)
+    problems = [problem for lake in lakes for problem in verify(lake)]
+    print("\n".join(problems or [f"{sum(len(lake.tables()) for lake in lakes)} tables of {len(lakes)} datasets are whole"]))
+    return 1 if problems else 0
+
+
+def _data_compact(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    from rlaif_ray.data.housekeeping import compact
+
+    for lake in _lakes(flags):
+        gone = compact(lake)
+        said = [f"{table}: {files} files became few" for table, files in gone.items()] or ["no partition has over 20 files"]
+        print("\n".join(f"{lake.dataset}/{line}" if gone else f"{lake.dataset}: {line}" for line in said))
+
+
+def _lakes(flags: dict[str, str]) -> list[Lake]:
+    """The dataset that the flags name, or all that lie in the lake."""
+    from rlaif_ray.data.lake import Lake, datasets
+    from rlaif_ray.errors import MissingDataError
+
+    if "lake" not in flags:
+        raise ConfigError("this needs --lake URI, the folder or object store that `rlaif pipeline --lake.uri` wrote to")
+    known = datasets(flags["lake"])
+    wanted = flags.get("dataset")
+    if not known or (wanted is not None and wanted not in known):
+        near = did_you_mean(wanted or "", known)
+        raise MissingDataError(f"no dataset{f' {wanted!r}' if wanted else ''} in {flags['lake']}; it has {known}.{near}")
+    return [Lake(flags["lake"], name) for name in ([wanted] if wanted else known)]
+
+
+_LAKE = {
+    "lake": Flag("URI", "The lake: what --lake.uri of the pipeline named."),
+    "dataset": Flag("NAME", "One dataset of it; default: all."),
+}
+
 VERBS: dict[str, Verb] = {
     "pipeline": Verb(
         "bars -> features -> forecasts -> opinions -> policy -> walk-forward backtest -> report, and a model to serve",
@@ -230,11 +291,14 @@ VERBS: dict[str, Verb] = {
         False,
         _serve,
     ),
+    "data status": Verb("what lies in a lake: symbols, span, rows, gaps and last knowledge of each table", _LAKE, False, _data_status),
+    "data verify": Verb("read all of a lake and say what is wrong with it; exit 1 if anything is", _LAKE, False, _data_verify),
+    "data compact": Verb("rewrite partitions of many files as few; what is read stays the same", _LAKE, False, _data_compact),
 }
 
 
 def _overview() -> str:
-    verbs = "\n".join(_entry(name, verb.help, 12) for name, verb in VERBS.items())
+    verbs = "\n".join(_entry(name, verb.help, 14) for name, verb in VERBS.items())
     return (
         f"rlaif {__version__}: learns to trade from AI feedback that the market judges\n\n"
         f"usage: rlaif VERB [--flag value] [--section.knob=value]\n\n"

@@ -56,8 +56,8 @@ class OraclePolicy:
 def market_cube(source: SyntheticSource) -> Cube:
     """All symbols of a synthetic market as a cube, with filing and news scores as features."""
     tables = [source.read(symbol) for symbol in source.symbols()]
-    bars, filings, news = (Panel.of(pl.concat([t[name] for t in tables])) for name in ("bars", "filings", "news"))
-    first, last = bars.frame["session"].min(), bars.frame["session"].max()
+    bars, filings, news = (pl.concat([t[name] for t in tables]) for name in ("bars", "filings", "news"))
+    first, last = bars["session"].min(), bars["session"].max()
     assert isinstance(first, dt.date) and isinstance(last, dt.date)
     rate = bars_per_year("XNYS", _BAR[source.bar], first, last)
-    return build_cube(bars, None, {"filings": filings, "news": news}, bars_per_year=rate, price_kind="raw")
+    return build_cube(Panel.of(bars), None, {"filings": filings, "news": news}, bars_per_year=rate, price_kind="raw")

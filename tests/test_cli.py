@@ -62,6 +62,10 @@ def test_help_of_pipeline_says_every_knob_with_its_default(capsys):
         (["pipeline", "--data.type=cvs"], ["--data.type is 'cvs'", "Did you mean 'csv'?"]),
         (["pipeline", "--data.type=csv"], ["--data.path is not set", "csv needs it"]),
         (["pipeline", "--data.type=csv", "--data.path=x", "--data.n_symbols=3"], ["unknown knob --data.n_symbols of csv"]),
+        (["data"], ["unknown verb 'data'", "data status, data verify"]),
+        (["data", "statuz"], ["unknown verb 'data statuz'", "Did you mean 'data status'?"]),
+        (["data", "status"], ["this needs --lake URI"]),
+        (["data", "verify", "--lake=nope"], ["no dataset in nope; it has []"]),
         (["serve"], ["serve needs --run RUN"]),
         (["serve", "--run", "x", "--port=99999"], ["--port is '99999'", "1 to 65535"]),
         (["serve", "--run", "nope"], ["nope is not a run"]),
@@ -120,7 +124,7 @@ def test_an_error_in_a_ray_task_comes_out_as_one_of_ours(ray_session):
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_a_job_is_the_same_door(verb):
-    words = [sys.executable, "-m", f"jobs.{verb.replace('-', '_')}", "--help"]
+    words = [sys.executable, "-m", f"jobs.{re.sub('[- ]', '_', verb)}", "--help"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert f"usage: rlaif {verb}" in done.stdout

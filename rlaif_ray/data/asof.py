@@ -1,4 +1,4 @@
-"""From rows with a moment of knowledge to dense arrays: what a row of the cube shows is what could be known at it."""
+"""From rows with a moment of knowledge to what could be known at one: the join that all stages share, and the cube."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from rlaif_ray.core import CLOSE, PRICE_COLUMNS, VOLUME, Cube, Panel
+from rlaif_ray.core import CLOSE, KEYS, PRICE_COLUMNS, VOLUME, Cube, Panel
+from rlaif_ray.data.tables import MACRO, table
 from rlaif_ray.errors import DataError, SchemaError
 
 PriceKind = Literal["raw", "split_adjusted", "vendor_adjusted"]
 _EVENTS = ("dividend", "split", "tradable", "delisted")
+MENTION_DAYS = (1, 7, 30)
+_ROW = "row"
 
 
 def cut(frame: Any, start: dt.date | None, end: dt.date | None) -> Any:
@@ -30,8 +33,120 @@ def cut(frame: Any, start: dt.date | None, end: dt.date | None) -> Any:
     return frame if end is None else frame.filter(day <= end)
 
 
+def join(rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Each row with what every table said of its symbol by its moment, and how old that was.
+
+    Of what was known by then, the row with the latest `timestamp` counts, in its latest revision: a restatement replaces
+    what it restates, a fact about an older period that arrives late replaces nothing newer. Of figures over several periods
+    that end together the shortest counts: who wants years picks them by `started` before joining.
+
+    Parameters
+    ----------
+    rows : `symbol`, `known_at` (the moment) and whatever else; kept, in their order.
+    tables : by name, every revision (`Lake.read(..., revision="all")`).
+
+    Returns
+    -------
+    rows with, for facts: `<name>` and `<name>_age_days`, names sorted; those of `MACRO` go to every symbol. For mentions:
+    `mentions_<d>d`, documents that became known in the last 1, 7 and 30 days. For any other table (bars, scores, features): its
+    columns. For each but facts `<table>_age_days`. Ages are days from `timestamp` to the row's moment; null where nothing
+    was known yet.
+
+    Raises `SchemaError` for a table without symbols (documents: join their mentions or scores) and for a column of two tables.
+    """
+    parts = [rows]
+    for name, frame in tables.items():
+        if "symbol" not in frame.columns:
+            raise SchemaError(f"{name!r} has no symbol to be joined by; expected mentions or scores of it, which have")
+        if "name" in table(name).keys:
+            everyones = pl.col("symbol") == MACRO
+            parts += [_facts(rows, frame.filter(~everyones)), _facts(rows.with_columns(symbol=pl.lit(MACRO)), frame.filter(everyones))]
+        elif "id" in table(name).keys:
+            parts += [_latest(rows, name, frame.select(KEYS)), _counts(rows, frame)]
+        else:
+            parts.append(_latest(rows, name, frame))
+    names = [column for part in parts for column in part.columns]
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if twice:
+        raise SchemaError(f"columns {twice} come from two of the tables {list(tables)} or the rows; expected names of their own")
+    return pl.concat(parts, how="horizontal")
+
+
+def _newest_first_told(facts: pl.DataFrame) -> pl.DataFrame:
+    """In order of knowledge, without what was about an older or longer period than was known already: each row left is, from
+    its `known_at` until the next, the one that counts."""
+    series = [c for c in ("symbol", "name") if c in facts.columns]
+    facts = facts.sort("known_at", maintain_order=True).filter(pl.col("timestamp") >= pl.col("timestamp").cum_max().over(series))
+    if "started" in facts.columns:
+        start = pl.col("started").fill_null(dt.date.max)  # an instant is shorter than any period
+        facts = facts.filter(start >= start.cum_max().over(*series, "timestamp"))
+    return facts
+
+
+def _latest(rows: pl.DataFrame, name: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The value columns of a table with one row a symbol and time, as of each of `rows`, and the age."""
+    told = _newest_first_told(frame).rename({"timestamp": _ROW + "_of"})
+    seen = _at_moments(rows, told)
+    age = (pl.col("known_at") - pl.col(_ROW + "_of")).dt.total_microseconds() / 86.4e9
+    return seen.select(*[c for c in frame.columns if c not in KEYS], age.alias(f"{name}_age_days"))
+
+
+def _counts(rows: pl.DataFrame, mentions: pl.DataFrame) -> pl.DataFrame:
+    """Documents that became known in the last days before each of `rows`."""
+    first = mentions.sort("known_at", maintain_order=True).unique(["symbol", "id"], keep="first", maintain_order=True)
+    told = first.select("symbol", "known_at", told=pl.int_range(1, pl.len() + 1).over("symbol"))
+    now = _at_moments(rows, told)["told"]
+    before = {d: _at_moments(rows.with_columns(pl.col("known_at") - dt.timedelta(days=d)), told)["told"] for d in MENTION_DAYS}
+    return pl.DataFrame({f"mentions_{d}d": now - n.fill_null(0) for d, n in before.items()})
+
+
+def _at_moments(rows: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
+    """For each of `rows`, in their order, the last of `told` (in order of knowledge) that was known."""
+    moments = rows.select("symbol", "known_at").with_row_index(_ROW).sort("known_at")
+    # Both are in order, within each symbol too; polars cannot check that.
+    return moments.join_asof(told, on="known_at", by="symbol", strategy="backward", check_sortedness=False).sort(_ROW)
+
+
+def _facts(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+    """One column and one age for each name in `facts`."""
+    moments = rows.select("symbol", "known_at").with_row_index(_ROW).sort("symbol", "known_at")
+    names = facts["name"].unique().sort().to_list()
+    facts, at = _standing(moments, facts, names)
+    place = np.empty(rows.height, np.intp)
+    place[moments[_ROW].to_numpy()] = np.arange(rows.height)
+    # One more, for -1: nothing known yet.
+    values = np.append(facts["value"].to_numpy(), np.nan)
+    ends, now = np.append(_micros(facts["timestamp"]), np.datetime64("NaT")), _micros(rows["known_at"])
+    columns = {}
+    for name, column in zip(names, at, strict=True):
+        seen = column[place]
+        columns[name] = pl.Series(values[seen], nan_to_null=True)
+        columns[f"{name}_age_days"] = pl.Series((now - ends[seen]) / np.timedelta64(1, "D"), nan_to_null=True)
+    return pl.DataFrame(columns)
+
+
+def _standing(moments: pl.DataFrame, facts: pl.DataFrame, names: list[str]) -> tuple[pl.DataFrame, np.ndarray]:
+    """The facts that ever count, with the `first_row` that knows each, and (N,R) int32: which of them counts, -1 for none.
+
+    Parameters
+    ----------
+    moments : R rows, sorted by `symbol` and `known_at`.
+    names : N names that facts may have, all of them.
+    """
+    places = moments.select("symbol", "known_at").with_row_index("first_row")
+    facts = _newest_first_told(facts).join_asof(places, on="known_at", by="symbol", strategy="forward", check_sortedness=False)
+    facts = facts.drop_nulls("first_row")
+    name = facts["name"].cast(pl.Enum(names)).to_physical()
+    at = np.full((len(names), moments.height), -1, np.int32)
+    at[name.to_numpy(), facts["first_row"].to_numpy()] = np.arange(facts.height)  # in order of knowledge: the last of a row wins
+    starts = np.flatnonzero(moments["symbol"].ne_missing(moments["symbol"].shift()).to_numpy()).tolist()
+    for first, end in zip(starts, [*starts[1:], moments.height], strict=True):
+        np.maximum.accumulate(at[:, first:end], axis=1, out=at[:, first:end])
+    return facts, at
+
+
 def build_cube(
-    bars: Panel, features: Panel | None = None, facts: Mapping[str, Panel] | None = None, *, bars_per_year: float,
+    bars: Panel, features: Panel | None = None, facts: Mapping[str, pl.DataFrame] | None = None, *, bars_per_year: float,
     price_kind: PriceKind,
 ) -> Cube:  # fmt: skip
     """One cube over the union of the symbols' bar ends.
@@ -45,8 +160,8 @@ def build_cube(
     ----------
     bars : clean bars (`clean.BAR_SCHEMA`), one as-of view.
     features : float columns on the bars' keys, shown where known by the row's moment, else as they stood before.
-    facts : tables with columns `<kind>_score`, joined as of each row's moment: `<kind>_score` and `<kind>_age_bars`
-        (bars since the first row that knew it), NaN where there is none yet.
+    facts : tables with columns `<kind>_score`, every revision, joined as of each row's moment as in `join`: `<kind>_score`
+        and `<kind>_age_bars` (bars since the first row that knew it), NaN where there is none yet.
     """
     frame = bars.frame
     missing = [c for c in (*PRICE_COLUMNS, *_EVENTS) if c not in frame.columns]
@@ -83,7 +198,7 @@ def build_cube(
 
 
 def _feature_columns(
-    features: Panel | None, facts: Mapping[str, Panel], times: np.ndarray, known_at: np.ndarray, symbols: tuple[str, ...],
+    features: Panel | None, facts: Mapping[str, pl.DataFrame], times: np.ndarray, known_at: np.ndarray, symbols: tuple[str, ...],
     delisted: np.ndarray,
 ) -> tuple[tuple[str, ...], np.ndarray]:  # fmt: skip
     """Names (F,) and values (T,A,F) float32."""
@@ -98,32 +213,25 @@ def _feature_columns(
         visible[t, a] = _micros(frame["known_at"]) <= known_at[t]
         parts.append(_carry(_scatter(frame.select(features.columns), t, a, shape, np.float32), _latest(visible), delisted))
         names += features.columns
-    for table in facts.values():
-        for score in (c for c in table.columns if c.endswith("_score")):
-            parts.append(_fact_as_of(table, score, known_at, symbols))
-            names += [score, f"{score.removesuffix('_score')}_age_bars"]
+    for frame in facts.values():
+        scores = [c for c in frame.columns if c.endswith("_score")]
+        parts.append(_scores(frame, scores, known_at, symbols))
+        names += [name for score in scores for name in (score, f"{score.removesuffix('_score')}_age_bars")]
     if not parts:
         return (), np.empty((*shape, 0), np.float32)
     return tuple(names), parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def _fact_as_of(table: Panel, score: str, known_at: np.ndarray, symbols: tuple[str, ...]) -> np.ndarray:
-    """(T,A,2) float32: the fact that became known last by each row's moment, and its age in bars."""
-    out = np.full((len(known_at), len(symbols), 2), np.nan, np.float32)
-    by_symbol = table.frame.drop_nulls(score).sort("known_at", "timestamp").partition_by("symbol", as_dict=True)
-    for a, symbol in enumerate(symbols):
-        facts = by_symbol.get((symbol,))
-        if facts is None:
-            continue
-        first_row = np.searchsorted(known_at, _micros(facts["known_at"]), side="left")
-        seen = first_row < len(known_at)
-        latest = np.full(len(known_at), -1)
-        latest[first_row[seen]] = np.flatnonzero(seen)  # facts are in order of knowledge: the last of a row wins
-        latest = np.maximum.accumulate(latest)
-        rows = np.flatnonzero(latest >= 0)
-        out[rows, a, 0] = facts[score].to_numpy()[latest[rows]]
-        out[rows, a, 1] = rows - first_row[latest[rows]]
-    return out
+def _scores(frame: pl.DataFrame, scores: list[str], known_at: np.ndarray, symbols: tuple[str, ...]) -> np.ndarray:
+    """(T,A,2S) float32: each score that counts at a row's moment, and its age in bars."""
+    rows = len(known_at)
+    moments = pl.DataFrame({"symbol": np.repeat(symbols, rows), "known_at": np.tile(known_at, len(symbols))})
+    moments = moments.with_columns(pl.col("known_at").dt.replace_time_zone("UTC"))
+    facts, at = _standing(moments, frame.unpivot(scores, index=KEYS, variable_name="name").drop_nulls("value"), scores)
+    value = np.append(facts["value"].to_numpy(), np.nan)[at]
+    age = np.arange(moments.height) - np.append(facts["first_row"].to_numpy().astype(np.float64), np.nan)[at]
+    both = np.stack([value, age], axis=1).astype(np.float32)  # (S,2,A*T)
+    return both.reshape(2 * len(scores), len(symbols), rows).transpose(2, 1, 0)
 
 
 def _events_when_shown(splits: np.ndarray, dividends: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

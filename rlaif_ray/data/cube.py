@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 
 from rlaif_ray.core import KEYS, Cube, Panel, canonical_json
-from rlaif_ray.data.asof import PriceKind, build_cube
+from rlaif_ray.data.asof import PriceKind, build_cube, join
 from rlaif_ray.data.lake import Lake, as_decided
+from rlaif_ray.data.tables import MACRO, table
 from rlaif_ray.features import technical
 from rlaif_ray.features.cross_section import cross_section
 
@@ -37,18 +38,26 @@ class Dataset:
 
     def cube(self) -> Cube:
         """Bars, features, and filings and news as of each bar, at the pinned versions."""
-        facts = {t: self._read(t) for t in FACTS if t in self.versions}
-        return self._cube(self._read(BARS), [self._read(t) for t in FEATURES], facts)
+        return self._cube(self._read(BARS), [self._read(t) for t in FEATURES], self._facts())
 
     def cube_as_of(self, at: np.datetime64) -> Cube:
         """The cube that would have been made at `at`: features computed anew, from nothing but what was known by then."""
         bars = self._read(BARS).as_of(at)
         one = [technical.apply(Panel.of(frame)).frame for frame in bars.frame.partition_by("symbol", maintain_order=True)]
         alone = Panel.of(pl.concat(one, how="diagonal"))
-        facts = {t: self._read(t).as_of(at) for t in FACTS if t in self.versions}
-        return self._cube(bars, [alone, cross_section(alone)], facts)
+        known = pl.col("known_at") <= pl.lit(at.astype("datetime64[us]")).dt.replace_time_zone("UTC")
+        return self._cube(bars, [alone, cross_section(alone)], {t: frame.filter(known) for t, frame in self._facts().items()})
 
-    def _cube(self, bars: Panel, tables: Sequence[Panel], facts: dict[str, Panel]) -> Cube:
+    def join(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """`asof.join` of all pinned tables that have symbols onto rows of (symbol, known_at), one symbol in memory at a time."""
+        names = [t for t in self.versions if "symbol" in table(t).keys]
+        parts = []
+        for (symbol,), part in rows.with_row_index(":row").partition_by("symbol", as_dict=True, maintain_order=True).items():
+            tables = {t: self.lake.read(t, (str(symbol), MACRO), self.versions[t], revision="all", end=self.end) for t in names}
+            parts.append(join(part, tables))
+        return pl.concat(parts, how="diagonal").sort(":row").drop(":row")
+
+    def _cube(self, bars: Panel, tables: Sequence[Panel], facts: dict[str, pl.DataFrame]) -> Cube:
         columns = [table.frame.pipe(_only, self.features) for table in tables]
         features = columns[0].join(columns[1], on=["symbol", "timestamp"], how="left", suffix=":other", validate="1:1")
         features = features.with_columns(pl.max_horizontal("known_at", "known_at:other").alias("known_at")).drop("known_at:other")
@@ -57,6 +66,11 @@ class Dataset:
     def _read(self, table: str) -> Panel:
         revision = as_decided(self.price_kind) if table == BARS else "latest"
         return Panel.of(self.lake.read(table, self.symbols, self.versions[table], revision=revision, start=self.start, end=self.end))
+
+    def _facts(self) -> dict[str, pl.DataFrame]:
+        """Every revision of the scores that there are."""
+        pinned = {t: self.versions[t] for t in FACTS if t in self.versions}
+        return {t: self.lake.read(t, self.symbols, v, revision="all", end=self.end) for t, v in pinned.items()}
 
     def to_json(self) -> str:
         return canonical_json({**asdict(self), "start": str(self.start or ""), "end": str(self.end or "")})

@@ -1,8 +1,10 @@
-"""Where history lies: Delta tables under <uri>/<dataset>/<table>, partitioned by symbol, appended to and never updated."""
+"""Where history lies: Delta tables under <uri>/<dataset>/<table>, by symbol or month, appended to and never updated."""
 
 from __future__ import annotations
 
 import datetime as dt
+import random
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +15,16 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from rlaif_ray.core import KEYS, UTC
 from rlaif_ray.data.asof import cut
+from rlaif_ray.data.revisions import REVISION, news
+from rlaif_ray.data.tables import Table
+from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError, did_you_mean
 
-Revision = Literal["latest", "first"]
+Revision = Literal["latest", "first", "all"]
 RETRIES = 5
-REVISION = "revision"
-_ROW = ("symbol", "timestamp")
+FIRST_WAIT_S = 0.05  # about one commit
+MONTH = "month"
 
 
 def as_decided(price_kind: str) -> Revision:
@@ -53,62 +57,74 @@ class Lake:
     def append(self, table: str, frame: pl.DataFrame, shard: str, *, revised_at: dt.datetime | None = None) -> int:
         """Add what is new in `frame`, in one commit: all of it or nothing. Returns the rows added.
 
-        A row whose (symbol, timestamp) is there with the same values is skipped. With other values it becomes a new
+        A row whose keys (`tables.table`) are there with the same values is skipped. With other values it becomes a new
         revision, known at `revised_at`, unless it brings a later `known_at` of its own than the row that it revises;
-        with `revised_at=None` (derived tables) its `known_at` stays as given.
+        with `revised_at=None` (derived tables) its `known_at` stays as given. Facts may come in several versions at once,
+        see `revisions.news`.
 
         Parameters
         ----------
-        frame : `symbol`, `timestamp`, `known_at` and values; the same columns as the table has.
-        shard : name of the group of symbols, for the table's history.
+        frame : the table's keys, `timestamp`, `known_at` and values; the same columns as the table has.
+        shard : name of the group of symbols or of the span, for the table's history.
 
-        Each symbol is one app transaction: of two writers that touch a symbol at the same time the later one fails, reads
-        what the other wrote and tries again, at most 5 times. Raises `SchemaError` for other columns, `DataError` for two
-        rows on one key or when other writers win each time.
+        Each symbol (or month of `timestamp`) is one app transaction: of two writers that touch it at the same time the
+        later one fails, reads what the other wrote and tries again, at most 5 times. Raises `SchemaError` for other
+        columns, `DataError` for two rows on one key or when other writers win each time.
         """
-        _check(table, frame)
-        frame = frame.with_columns(pl.lit(0, pl.Int32).alias(REVISION))
-        for _ in range(1 + RETRIES):
+        kind = table_of(table)
+        _check(table, kind, frame)
+        frame = frame.sort(_order(kind))
+        for attempt in range(1 + RETRIES):
             try:
                 handle = self._create_or_open(table, frame)
                 self._same_schema(handle, table, frame)
-                fresh = _news(_existing(handle, frame), frame, revised_at)
+                fresh = news(_touched(handle, frame, kind), frame, kind, revised_at)
                 if fresh.height:
                     _commit(handle, fresh, shard)
                 return fresh.height
             except CommitFailedError:
-                continue
+                # Whoever lost waits for a moment of its own choosing, longer each time: else the same ones meet again.
+                time.sleep(random.uniform(0.0, FIRST_WAIT_S * 2**attempt))
         raise DataError(
-            f"{self._path(table)}: other writers of the same symbols were first {RETRIES + 1} times; expected one writer a shard: "
-            f"run one ingest at a time"
+            f"{self._path(table)}: other writers of the same {kind.partition}s were first {RETRIES + 1} times; expected one writer a "
+            f"shard: run one ingest at a time"
         )
 
     def read(
         self, table: str, symbols: Iterable[str] | None = None, version: int | None = None, *, as_of: dt.datetime | None = None,
         revision: Revision = "latest", start: dt.date | None = None, end: dt.date | None = None,
     ) -> pl.DataFrame:  # fmt: skip
-        """One row a (symbol, timestamp), sorted by them.
+        """One row a key, sorted by the table's keys; what has no `timestamp` among them, by that first.
 
         Parameters
         ----------
+        symbols : those kept; None: all, and the only choice for a table without symbols.
         version : the Delta version to read; None: the newest.
-        as_of : leave out what became known later.
-        revision : the latest of each row, or the first: what a decision at that bar could have seen.
+        as_of : leave out what became known later: exactly what the table said then.
+        revision : the latest of each row; the first: what a decision at that bar could have seen; all of them, in order.
         start, end : days kept, see `asof.cut`.
         """
-        scan = cut(pl.scan_delta(self._open(table, version)), start, end)
+        kind = table_of(table)
+        scan = cut(pl.scan_delta(self.delta(table, version)), start, end)
         if symbols is not None:
+            if "symbol" not in scan.collect_schema():
+                raise DataError(f"{table!r} has no symbols to choose by; expected symbols=None: which document names whom is in 'mentions'")
             scan = scan.filter(pl.col("symbol").is_in(sorted(symbols)))
         if as_of is not None:
             scan = scan.filter(pl.col("known_at") <= as_of)
-        rows = scan.collect().sort(*_ROW, REVISION)
+            if kind.partition == MONTH:
+                scan = scan.filter(pl.col(MONTH) <= f"{as_of.astimezone(dt.UTC):%Y-%m}")
+        rows = scan.drop(MONTH, strict=False).collect()
+        if revision == "all":
+            return rows.sort(*_order(kind), "known_at", REVISION).drop(REVISION)
         if (rows[REVISION] > 0).any():
-            rows = rows.unique(subset=_ROW, keep="last" if revision == "latest" else "first", maintain_order=True)
-        return rows.drop(REVISION)
+            keep = "last" if revision == "latest" else "first"
+            rows = rows.sort("known_at", REVISION).unique(subset=kind.keys, keep=keep, maintain_order=True)
+        return rows.sort(_order(kind)).drop(REVISION)
 
     def version(self, table: str) -> int:
         """The newest Delta version of a table: where to find it again, not what it says."""
-        return self._open(table).version()
+        return self.delta(table).version()
 
     def tables(self) -> list[str]:
         """Names of the tables that have been committed, sorted."""
@@ -119,7 +135,8 @@ class Lake:
     def _path(self, table: str) -> str:
         return f"{self.uri}/{self.dataset}/{table}"
 
-    def _open(self, table: str, version: int | None = None) -> DeltaTable:
+    def delta(self, table: str, version: int | None = None) -> DeltaTable:
+        """The Delta table itself, with the columns that readers do not see (`revision`, `month`)."""
         try:
             handle = DeltaTable(self._path(table))
         except TableNotFoundError:
@@ -135,11 +152,13 @@ class Lake:
     def _create_or_open(self, table: str, frame: pl.DataFrame) -> DeltaTable:
         # An empty table first: a commit that also creates the table would not notice another that does.
         if not DeltaTable.is_deltatable(self._path(table)):
-            DeltaTable.create(self._path(table), Schema.from_arrow(frame.head(0).to_arrow().schema), mode="ignore", partition_by=["symbol"])
+            partition = table_of(table).partition
+            columns = Schema.from_arrow(_filed(frame.head(0).with_columns(pl.lit(0, pl.Int32).alias(REVISION)), partition).to_arrow().schema)
+            DeltaTable.create(self._path(table), columns, mode="ignore", partition_by=[partition])
         return DeltaTable(self._path(table))
 
     def _same_schema(self, handle: DeltaTable, table: str, frame: pl.DataFrame) -> None:
-        stored, given = dict(pl.scan_delta(handle).collect_schema()), dict(frame.schema)
+        stored, given = dict(pl.scan_delta(handle).drop(MONTH, REVISION, strict=False).collect_schema()), dict(frame.schema)
         if stored != given:
             extra, lost = sorted(given.keys() - stored.keys()), sorted(stored.keys() - given.keys())
             other = {c: f"{given[c]} for {stored[c]}" for c in given.keys() & stored.keys() if given[c] != stored[c]}
@@ -149,48 +168,55 @@ class Lake:
             )
 
 
-def _check(table: str, frame: pl.DataFrame) -> None:
-    missing = [k for k in KEYS if k not in frame.columns]
-    if missing or REVISION in frame.columns:
-        raise SchemaError(f"rows for {table!r} have columns {frame.columns}; expected {list(KEYS)} and values, without {REVISION!r}")
-    twice = frame.filter(pl.struct(_ROW).is_duplicated())
+def datasets(uri: str) -> list[str]:
+    """Names of the datasets that lie in the lake at `uri`, sorted."""
+    system, root = FileSystem.from_uri(Lake(uri, "").uri)
+    entries = system.get_file_info(FileSelector(root, allow_not_found=True))
+    return sorted(e.base_name for e in entries if e.type == FileType.Directory and Lake(uri, e.base_name).tables())
+
+
+def _order(kind: Table) -> tuple[str, ...]:
+    return kind.keys if "timestamp" in kind.keys else ("timestamp", *kind.keys)
+
+
+def _check(table: str, kind: Table, frame: pl.DataFrame) -> None:
+    needed = dict.fromkeys((*kind.keys, "timestamp", "known_at"))
+    if [k for k in needed if k not in frame.columns] or {REVISION, MONTH} & set(frame.columns):
+        raise SchemaError(f"rows for {table!r} have columns {frame.columns}; expected {list(needed)} and values, without {REVISION!r}")
+    if kind.schema is not None and dict(frame.schema) != dict(kind.schema):
+        wrong = {c: frame.schema.get(c) for c in {**frame.schema, **kind.schema} if frame.schema.get(c) != kind.schema.get(c)}
+        raise SchemaError(f"rows for {table!r} have {wrong}; expected {({c: kind.schema.get(c) for c in wrong})}")
+    once = (*kind.keys, "known_at") if kind.versions else kind.keys
+    twice = frame.filter(pl.struct(once).is_duplicated())
     if twice.height:
-        raise DataError(f"rows for {table!r} hold {twice['symbol'][0]!r} at {twice['timestamp'][0]} twice; expected one row a key")
+        name, *rest = (f"{value!r}" if isinstance(value, str) else str(value) for value in twice.select(once).row(0))
+        raise DataError(f"rows for {table!r} hold {name}{' at ' * bool(rest)}{', '.join(rest)} twice; expected one row a {once}")
 
 
-def _existing(handle: DeltaTable, frame: pl.DataFrame) -> pl.DataFrame:
-    """The latest revisions of the symbols and span that `frame` touches."""
-    if not frame.height:
-        return frame
-    touched = pl.col("symbol").is_in(frame["symbol"].unique().sort().to_list()) & pl.col("timestamp").is_between(
-        frame["timestamp"].min(), frame["timestamp"].max()
-    )
-    rows = pl.scan_delta(handle).filter(touched).collect()
-    return rows.sort(*_ROW, REVISION).unique(subset=_ROW, keep="last", maintain_order=True)
+def _touched(handle: DeltaTable, frame: pl.DataFrame, kind: Table) -> pl.DataFrame:
+    """All revisions of the symbols (or ids) and span of `frame`."""
+    scan = pl.scan_delta(handle).drop(MONTH, strict=False)
+    for key in [k for k in ("symbol", "id") if k in kind.keys]:
+        scan = scan.filter(pl.col(key).is_in(frame[key].unique().sort().implode()))
+    if "timestamp" in kind.keys and frame.height:
+        scan = scan.filter(pl.col("timestamp").is_between(frame["timestamp"].min(), frame["timestamp"].max()))
+    return scan.collect()
 
 
-def _news(stored: pl.DataFrame, frame: pl.DataFrame, revised_at: dt.datetime | None) -> pl.DataFrame:
-    """Rows of `frame` that the table does not say yet, with their revision numbers."""
-    if not stored.height:
-        return frame
-    values = [c for c in frame.columns if c not in (*KEYS, REVISION)]
-    both = frame.drop(REVISION).join(stored, on=_ROW, how="left", suffix=":old", maintain_order="left")
-    new = pl.col(REVISION).is_null()
-    changed = pl.any_horizontal(pl.lit(False), *[pl.col(c).ne_missing(pl.col(f"{c}:old")) for c in values])
-    told_later = pl.col("known_at") > pl.col("known_at:old")
-    moment = pl.col("known_at") if revised_at is None else pl.when(told_later).then("known_at").otherwise(pl.lit(revised_at, UTC))
-    return both.filter(new | changed).with_columns(
-        pl.when(new).then("known_at").otherwise(moment).alias("known_at"), pl.col(REVISION).fill_null(-1) + 1
-    ).select(frame.columns)  # fmt: skip
+def _filed(rows: pl.DataFrame, partition: str) -> pl.DataFrame:
+    """Rows with the column that names their folder."""
+    return rows.with_columns(pl.col("known_at").dt.strftime("%Y-%m").alias(MONTH)) if partition == MONTH else rows
 
 
 def _commit(handle: DeltaTable, fresh: pl.DataFrame, shard: str) -> None:
-    number = handle.version() + 1
+    partition, number = handle.metadata().partition_columns[0], handle.version() + 1
+    # Two fetches of one document may know it from different moments, but agree on when it was published: there they meet.
+    owned = fresh["timestamp"].dt.strftime("%Y-%m") if partition == MONTH else fresh[partition]
     write_deltalake(
-        handle, fresh.sort(*_ROW).to_arrow(compat_level=pl.CompatLevel.oldest()), mode="append",
+        handle, _filed(fresh, partition).to_arrow(compat_level=pl.CompatLevel.oldest()), mode="append",
         writer_properties=WriterProperties(compression="ZSTD"),
         commit_properties=CommitProperties(
-            custom_metadata={"shard": shard}, app_transactions=[Transaction(s, number) for s in fresh["symbol"].unique().sort()],
+            custom_metadata={"shard": shard}, app_transactions=[Transaction(part, number) for part in owned.unique().sort()],
         ),
         # A run pins the version that it read: old log entries stay.
         post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),

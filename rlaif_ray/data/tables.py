@@ -18,6 +18,7 @@ DOCUMENT_SCHEMA: dict[str, Any] = {
     "id": pl.String, "timestamp": UTC, "known_at": UTC, "kind": pl.String, "section": pl.String, "source": pl.String,
     "title": pl.String, "text": pl.String, "url": pl.String,
 }  # fmt: skip
+MACRO = "MACRO"  # the symbol of facts about no one: everybody's
 MENTION_SCHEMA: dict[str, Any] = {"symbol": pl.String, "timestamp": UTC, "known_at": UTC, "id": pl.String}
 
 
@@ -30,11 +31,14 @@ class Table:
     keys : rows that agree in them say the same thing: the same values are skipped, others are a revision. Nulls agree.
     partition : one folder a symbol, or one a month of `known_at` (UTC).
     schema : column types in order; None where whoever writes first decides.
+    versions : the source tells every version of a row, each with the `known_at` of its own (filings, vintages), so that one
+        frame may hold several rows a key; else it tells what holds now, one row a key.
     """
 
     keys: tuple[str, ...] = ("symbol", "timestamp")
     partition: Literal["symbol", "month"] = "symbol"
     schema: Mapping[str, Any] | None = None
+    versions: bool = False
 
 
 # What a table's `timestamp` means: bars, the end of the interval; facts, the end of the period that the figure is about, or
@@ -43,7 +47,7 @@ TABLES: dict[str, Table] = {
     "bars": Table(),
     "filings": Table(),
     "news": Table(),
-    "facts": Table(("symbol", "name", "unit", "started", "timestamp"), schema=FACT_SCHEMA),
+    "facts": Table(("symbol", "name", "unit", "started", "timestamp"), schema=FACT_SCHEMA, versions=True),
     "documents": Table(("id",), "month", DOCUMENT_SCHEMA),
     "mentions": Table(("symbol", "id"), "month", MENTION_SCHEMA),
 }

@@ -15,9 +15,8 @@ GRID = sessions(FIRST, 6)
 
 
 def cube_of(*frames: pl.DataFrame, features: pl.DataFrame | None = None, **facts: pl.DataFrame) -> Cube:
-    panels = {name: Panel.of(frame) for name, frame in facts.items()}
     return build_cube(
-        Panel.of(pl.concat(frames)), None if features is None else Panel.of(features), panels, bars_per_year=252.0, price_kind="raw"
+        Panel.of(pl.concat(frames)), None if features is None else Panel.of(features), facts, bars_per_year=252.0, price_kind="raw"
     )
 
 
@@ -177,13 +176,13 @@ def test_what_becomes_known_later_changes_no_earlier_row(t: int) -> None:
     knobs = {"bars_per_year": 252.0, "price_kind": "raw"}
 
     def of_bars(given: Panel) -> Cube:
-        return build_cube(given, features, {"filings": filings}, **knobs)
+        return build_cube(given, features, {"filings": filings.frame}, **knobs)
 
     def of_features(given: Panel) -> Cube:
         return build_cube(bars, given, {}, **knobs)
 
     def of_facts(given: Panel) -> Cube:
-        return build_cube(bars, None, {"filings": given}, **knobs)
+        return build_cube(bars, None, {"filings": given.frame}, **knobs)
 
     for make, data in ((of_bars, bars), (of_features, features), (of_facts, filings)):
         assert_pure(make, data, at)
@@ -198,7 +197,7 @@ def test_joining_on_the_event_instead_of_on_knowledge_is_caught() -> None:
     filings = facts_of(rng, bars, "filing_score")
 
     def cheating(given: Panel) -> Cube:
-        early = Panel.of(given.frame.with_columns(known_at="timestamp"))
+        early = given.frame.with_columns(known_at="timestamp")
         return build_cube(bars, None, {"filings": early}, bars_per_year=252.0, price_kind="raw")
 
     at = bars.frame["known_at"].dt.replace_time_zone(None).to_numpy()[100].astype("datetime64[us]")

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,8 @@ from deltalake.exceptions import CommitFailedError
 
 from rlaif_ray.core import UTC
 from rlaif_ray.data import lake as lake_module
-from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.lake import Lake, datasets
+from rlaif_ray.data.tables import DOCUMENT_SCHEMA, FACT_SCHEMA, MENTION_SCHEMA
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError
 
 LATER = dt.datetime(2021, 6, 1, tzinfo=dt.UTC)
@@ -142,6 +144,108 @@ def test_a_stale_writer_of_the_same_symbol_fails_and_of_another_does_not(lake: L
     assert lake.read("bars").equals(pl.concat([rows("A", [1.0, 2.0]), rows("B", [5.0]), rows("C", [1.0])]))
 
 
+# --- facts, documents, mentions ---------------------------------------------------------------------------------------
+
+
+def facts(*said: tuple[int, int, float | None, dt.date | None], symbol: str = "A", name: str = "Revenues") -> pl.DataFrame:
+    """(end of the period, day known, value, start of the period) each."""
+    return pl.DataFrame(
+        [(symbol, day(end), day(known), name, started, "USD", value, "10-Q", None) for end, known, value, started in said],
+        schema=FACT_SCHEMA, orient="row",
+    )  # fmt: skip
+
+
+def document(key: str, known_at: dt.datetime, title: str | None = None, published: dt.datetime = day(0)) -> pl.DataFrame:
+    row = (key, published, known_at, "news", None, "wire", title, f"text of {key}", None)
+    return pl.DataFrame([row], schema=DOCUMENT_SCHEMA, orient="row")
+
+
+def test_an_instant_and_a_period_that_end_together_are_two_facts(lake: Lake) -> None:
+    start = day(0).date()
+    both = facts((90, 100, 1.0, None), (90, 100, 2.0, start))
+    assert lake.append("facts", both, "0") == 2
+    assert lake.append("facts", both, "0", revised_at=LATER) == 0
+    assert lake.append("facts", facts((90, 200, 3.0, None)), "0", revised_at=LATER) == 1
+    assert sorted(lake.read("facts")["value"]) == [2.0, 3.0]
+    assert lake.read("facts", as_of=day(150))["value"].to_list() == lake.read("facts", revision="first")["value"].to_list() == [1.0, 2.0]
+
+
+def test_every_version_of_a_fact_comes_at_once_and_again(lake: Lake) -> None:
+    """First said on day 10, said again on 20, restated on 30, taken back on 40."""
+    told = facts((5, 10, 1.0, None), (5, 20, 1.0, None), (5, 30, 2.0, None), (5, 40, 1.0, None))
+    assert lake.append("facts", told[::-1], "0", revised_at=LATER) == 3
+    assert lake.append("facts", told, "0", revised_at=LATER) == 0
+    every = lake.read("facts", revision="all")
+    assert every["value"].to_list() == [1.0, 2.0, 1.0] and every["known_at"].to_list() == [day(10), day(30), day(40)]
+    known = [lake.read("facts", as_of=day(k))["value"].to_list() for k in (9, 10, 29, 30, 40)]
+    assert known == [[], [1.0], [1.0], [2.0], [1.0]]
+    assert lake.append("facts", pl.concat([told, facts((5, 50, 7.0, None))]), "0", revised_at=LATER) == 1
+    assert lake.read("facts")["value"].to_list() == [7.0]
+
+
+def test_what_a_source_takes_back_of_a_version_is_known_from_now_on(lake: Lake) -> None:
+    lake.append("facts", facts((5, 10, 1.0, None), (6, 10, 1.0, None), (6, 20, 2.0, None)), "0")
+    mended = facts((5, 10, 9.0, None), (6, 10, 9.0, None), (6, 20, 2.0, None))
+    assert lake.append("facts", mended, "0", revised_at=LATER) == 1  # of the second fact something newer is known
+    assert lake.append("facts", mended, "0", revised_at=LATEST) == 0
+    assert lake.read("facts")["value"].to_list() == [9.0, 2.0]
+    assert lake.read("facts", as_of=day(15))["value"].to_list() == [1.0, 1.0]
+    with pytest.raises(DataError, match=r"'A' at 'Revenues', 'USD', None, 2020-01-06 .* twice"):
+        lake.append("facts", facts((5, 10, 1.0, None), (5, 10, 2.0, None)), "0")
+
+
+def test_a_version_that_is_told_late_stands_where_it_belongs(lake: Lake) -> None:
+    lake.append("facts", facts((5, 10, 1.0, None), (5, 30, 3.0, None)), "0")
+    assert lake.append("facts", facts((5, 20, 2.0, None)), "0", revised_at=LATER) == 1
+    assert lake.read("facts")["value"].to_list() == [3.0]
+    assert lake.read("facts", as_of=day(25))["value"].to_list() == [2.0]
+
+
+def test_documents_lie_by_month_and_readers_do_not_see_it(lake: Lake) -> None:
+    two = pl.concat([document("b", day(40)), document("a", day(3))])
+    assert lake.append("documents", two, "2020") == 2
+    assert sorted(p.name for p in (Path(lake.uri) / "set" / "documents").glob("month=*")) == ["month=2020-01", "month=2020-02"]
+    assert lake.read("documents").equals(two[::-1])
+    assert lake.read("documents", as_of=day(3)).equals(two[1:])
+    assert lake.append("documents", two, "2020", revised_at=LATER) == 0
+    assert lake.append("documents", document("a", day(3), title="corrected"), "2020", revised_at=LATER) == 1  # in another month
+    assert lake.read("documents")["title"].to_list() == ["corrected", None]
+    assert lake.read("documents", as_of=LATER - dt.timedelta(1)).equals(two[::-1])
+    with pytest.raises(DataError, match="no symbols to choose by.*mentions"):
+        lake.read("documents", ["A"])
+
+
+def test_mentions_are_chosen_by_symbol(lake: Lake) -> None:
+    named = pl.DataFrame([("B", day(0), day(0), "x"), ("A", day(0), day(40), "x")], schema=MENTION_SCHEMA, orient="row")
+    assert lake.append("mentions", named, "2020") == 2 and lake.append("mentions", named, "2020") == 0
+    assert lake.read("mentions", ["A"]).equals(named[1:]) and lake.read("mentions", as_of=day(1)).equals(named[:1])
+
+
+def test_a_known_table_has_its_own_columns(lake: Lake) -> None:
+    with pytest.raises(SchemaError, match=r"'value': Float32.*expected \{'value': Float64"):
+        lake.append("facts", facts((5, 10, 1.0, None)).with_columns(pl.col("value").cast(pl.Float32)), "0")
+    with pytest.raises(SchemaError, match=r"\['id', 'timestamp', 'known_at'\]"):
+        lake.append("documents", document("a", day(0)).drop("id"), "0")
+    assert lake.tables() == []
+
+
+def test_a_revision_is_known_no_earlier_than_what_it_revises(lake: Lake) -> None:
+    lake.append("features", rows("A", [1.0]).with_columns(known_at=pl.lit(day(5))), "0")
+    lake.append("features", rows("A", [2.0]), "0")
+    assert lake.read("features")["known_at"].to_list() == [day(5)] and lake.read("features")["x"].to_list() == [2.0]
+    assert lake.read("features", as_of=day(4)).is_empty()
+
+
+def test_datasets_are_folders_with_tables(lake: Lake, tmp_path: Path) -> None:
+    assert datasets(str(tmp_path)) == []
+    lake.append("bars", rows("A", [1.0]), "0")
+    (tmp_path / "empty").mkdir()
+    assert datasets(str(tmp_path)) == ["set"]
+
+
+# --- many writers -----------------------------------------------------------------------------------------------------
+
+
 WRITER = """
 import sys
 import polars as pl
@@ -164,6 +268,39 @@ def test_two_writers_of_the_same_rows_leave_each_row_once(tmp_path: Path) -> Non
     stored = pl.scan_delta(str(tmp_path / "set" / "bars")).collect()
     assert stored.height == 12 * 15 and stored["revision"].unique().to_list() == [0]
     assert stored.select("symbol", "timestamp").is_unique().all()
+
+
+def write(uri: str, table: str, frames: list[pl.DataFrame]) -> int:
+    return sum(Lake(uri, "set").append(table, frame, "0", revised_at=LATER) for frame in frames)
+
+
+def race(uri: str, table: str, work: list[list[pl.DataFrame]]) -> list[int]:
+    """Rows that each of the writers added, all at once."""
+    with ThreadPoolExecutor(len(work)) as pool:
+        return list(pool.map(lambda frames: write(uri, table, frames), work))
+
+
+def test_eight_writers_of_their_own_symbols(tmp_path: Path) -> None:
+    work = [[rows(s, [float(k)] * 5, first=5 * k) for k in range(4)] for s in "ABCDEFGH"]
+    assert race(str(tmp_path), "bars", work) == [20] * 8
+    assert Lake(str(tmp_path), "set").read("bars").equals(pl.concat([pl.concat(frames) for frames in work]))
+
+
+def test_eight_writers_of_the_same_symbols(tmp_path: Path) -> None:
+    """Each brings days of its own and days that all have: nothing lost, nothing twice."""
+    shared = rows("A", [1.0] * 5)
+    work = [[pl.concat([shared, rows("A", [float(w)] * 3, first=10 + 3 * w)]), rows("B", [2.0] * 4)] for w in range(8)]
+    assert sum(race(str(tmp_path), "bars", work)) == 5 + 8 * 3 + 4
+    stored = pl.scan_delta(str(tmp_path / "set" / "bars")).collect()
+    assert stored.height == 33 and stored["revision"].unique().to_list() == [0] and stored.select("symbol", "timestamp").is_unique().all()
+    assert stored.filter(pl.col("timestamp") >= day(10))["x"].sum() == 3 * sum(range(8))
+
+
+def test_eight_writers_of_one_month(tmp_path: Path) -> None:
+    """A document that two fetch at two moments is one document, in whichever month it was first known."""
+    work = [[pl.concat([document("all", day(29 + w)), document(f"only {w}", day(3))])] for w in range(8)]
+    assert sum(race(str(tmp_path), "documents", work)) == 9
+    assert sorted(Lake(str(tmp_path), "set").read("documents", revision="all")["id"]) == ["all", *(f"only {w}" for w in range(8))]
 
 
 def test_a_killed_writer_leaves_whole_commits(tmp_path: Path) -> None:

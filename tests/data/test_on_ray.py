@@ -138,7 +138,7 @@ def test_facts_go_along(lake: Lake) -> None:
     source = SyntheticSource(3, 400, seed=1)
     done = ingest(source, lake)
     assert sorted(done.versions) == lake.tables() == ["bars", "filings", "news"]
-    facts = {name: Panel.of(lake.read(name)) for name in ("filings", "news")}
+    facts = {name: lake.read(name) for name in ("filings", "news")}
     cube = build_cube(Panel.of(lake.read("bars")), None, facts, bars_per_year=done.bars_per_year, price_kind="raw")
     assert cube.feature_names == ("filing_score", "filing_age_bars", "news_score", "news_age_bars")
     assert cube.delisted[-1].tolist() == [False, False, True] and done.quality["S002"]["delisted"]
