@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.peers import Peer, in_turn_with, interpreter
-from benchmarks.rows import Row, main, own_time
+from benchmarks.rows import Row, main, own_time, peak_mb
 from rlaif_ray.backtest.engine import run
 from rlaif_ray.core import Cube, Decision, Episode, MarketView
 from rlaif_ray.execution.costs import CostModel
@@ -52,7 +50,7 @@ def _sweep(longest: int) -> Row:
         seconds, peer_seconds = in_turn_with(ours, peer)
     note = (
         f"From prices to the equity of every path; their signals shifted one bar, filled at the open; fees alone. "
-        f"Equity differs by {apart:.0e} at most. Peak memory of a process that does ours: {_peak_mb(closes, windows):.0f} MB."
+        f"Equity differs by {apart:.0e} at most. Peak memory of a process that does ours: {peak_mb(_dmac, closes, windows):.0f} MB."
     )
     return Row(name, work / seconds, peer_name, work / peer_seconds, peer_seconds / seconds, unit, 1, note)
 
@@ -75,19 +73,6 @@ def _positions(means: np.ndarray) -> Iterator[np.ndarray]:
     for fast, slow in combinations(range(len(means)), 2):
         crossed = np.logical_or.accumulate(means[fast] < means[slow])
         yield ((means[fast] > means[slow]) & crossed).astype(np.float64)[:, None]
-
-
-def _peak_mb(closes: np.ndarray, windows: np.ndarray) -> float:
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_own_peak_mb, (closes, windows))
-
-
-def _own_peak_mb(closes: np.ndarray, windows: np.ndarray) -> float:
-    """Largest resident memory of this process once the sweep is done; NaN where the system does not tell."""
-    _dmac(closes, windows)
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), float("nan"))
 
 
 class OnViews:

@@ -7,6 +7,8 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
 from statistics import median
 
 REPEATS = 5
@@ -56,6 +58,19 @@ def in_turn(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[flo
 def own_time(ours: Callable[[], object]) -> float:
     """Median CPU seconds of ours, where there is no peer to take turns with."""
     return in_turn(ours, lambda: None)[0]
+
+
+def peak_mb(work: Callable[..., object], *arguments: object) -> float:
+    """Largest resident memory of a process of its own that does `work`; NaN where the system does not tell."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_own_peak_mb, (work, *arguments))
+
+
+def _own_peak_mb(work: Callable[..., object], *arguments: object) -> float:
+    work(*arguments)
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), float("nan"))
 
 
 def main(rows: Callable[[bool], list[Row]]) -> None:
