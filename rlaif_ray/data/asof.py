@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -62,9 +63,9 @@ def join(rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame
             everyones = pl.col("symbol") == MACRO
             parts += [_facts(rows, frame.filter(~everyones)), _facts(rows.with_columns(symbol=pl.lit(MACRO)), frame.filter(everyones))]
         elif "id" in table(name).keys:
-            parts += [_latest(rows, name, frame.select(KEYS)), _counts(rows, frame)]
+            parts += [_as_it_stood(rows, name, frame.select(KEYS)), _counts(rows, frame)]
         else:
-            parts.append(_latest(rows, name, frame))
+            parts.append(_as_it_stood(rows, name, frame))
     names = [column for part in parts for column in part.columns]
     twice = sorted({column for column in names if names.count(column) > 1})
     if twice:
@@ -83,7 +84,7 @@ def _newest_first_told(facts: pl.DataFrame) -> pl.DataFrame:
     return facts
 
 
-def _latest(rows: pl.DataFrame, name: str, frame: pl.DataFrame) -> pl.DataFrame:
+def _as_it_stood(rows: pl.DataFrame, name: str, frame: pl.DataFrame) -> pl.DataFrame:
     """The value columns of a table with one row a symbol and time, as of each of `rows`, and the age."""
     told = _newest_first_told(frame).rename({"timestamp": _ROW + "_of"})
     seen = _at_moments(rows, told)
@@ -139,8 +140,8 @@ def _standing(moments: pl.DataFrame, facts: pl.DataFrame, names: list[str]) -> t
     name = facts["name"].cast(pl.Enum(names)).to_physical()
     at = np.full((len(names), moments.height), -1, np.int32)
     at[name.to_numpy(), facts["first_row"].to_numpy()] = np.arange(facts.height)  # in order of knowledge: the last of a row wins
-    starts = np.flatnonzero(moments["symbol"].ne_missing(moments["symbol"].shift()).to_numpy()).tolist()
-    for first, end in zip(starts, [*starts[1:], moments.height], strict=True):
+    starts = np.flatnonzero(moments["symbol"].ne_missing(moments["symbol"].shift()).to_numpy())
+    for first, end in pairwise([*starts, moments.height]):
         np.maximum.accumulate(at[:, first:end], axis=1, out=at[:, first:end])
     return facts, at
 

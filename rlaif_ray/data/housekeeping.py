@@ -77,7 +77,7 @@ def _problems(lake: Lake, name: str) -> Iterator[str]:
     kind = table_of(name)
     try:
         handle = lake.delta(name)
-        files = pl.DataFrame(handle.get_add_actions(flatten=True))
+        files = pl.DataFrame(handle.get_add_actions(flatten=True)).sort("path")
     except DeltaError as error:
         yield f"the Delta log cannot be read ({_line(error)})"
         return
@@ -89,7 +89,7 @@ def _problems(lake: Lake, name: str) -> Iterator[str]:
             yield f"columns {wrong} are {[stored.get(c) for c in wrong]}; expected {[expected.get(c) for c in wrong]}"
             return
     # Revisions of a month's rows may lie in another month.
-    parts = files.partition_by(f"partition.{kind.partition}") if kind.partition == "symbol" else [files]
+    parts = files.partition_by("partition.symbol", maintain_order=True) if kind.partition == "symbol" else [files]
     for part in parts:
         yield from _part_problems(lake, name, kind, handle, part, stored)
 
@@ -101,7 +101,7 @@ def _part_problems(
     folder = f"partition.{kind.partition}"
     for path, claimed, where in part.select("path", "num_records", folder).iter_rows():
         try:
-            rows = pl.read_parquet(f"{handle.table_uri().rstrip('/')}/{path}", hive_partitioning=False)
+            rows = pl.read_parquet(f"{handle.table_uri.rstrip('/')}/{path}", hive_partitioning=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             yield f"{path} cannot be read ({_line(error)})"
             continue

@@ -22,8 +22,8 @@ from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError, did_you_mean
 
 Revision = Literal["latest", "first", "all"]
-RETRIES = 5
-FIRST_WAIT_S = 0.05  # about one commit
+RETRIES = 30  # eight writers of one symbol, each with much to say, need 10
+WAIT_S = 0.05  # about one commit
 MONTH = "month"
 
 
@@ -68,7 +68,7 @@ class Lake:
         shard : name of the group of symbols or of the span, for the table's history.
 
         Each symbol (or month of `timestamp`) is one app transaction: of two writers that touch it at the same time the
-        later one fails, reads what the other wrote and tries again, at most 5 times. Raises `SchemaError` for other
+        later one fails, reads what the other wrote and tries again, at most 30 times. Raises `SchemaError` for other
         columns, `DataError` for two rows on one key or when other writers win each time.
         """
         kind = table_of(table)
@@ -84,7 +84,7 @@ class Lake:
                 return fresh.height
             except CommitFailedError:
                 # Whoever lost waits for a moment of its own choosing, longer each time: else the same ones meet again.
-                time.sleep(random.uniform(0.0, FIRST_WAIT_S * 2**attempt))
+                time.sleep(random.uniform(0.0, WAIT_S * min(1 + attempt, 8)))
         raise DataError(
             f"{self._path(table)}: other writers of the same {kind.partition}s were first {RETRIES + 1} times; expected one writer a "
             f"shard: run one ingest at a time"
@@ -153,8 +153,8 @@ class Lake:
         # An empty table first: a commit that also creates the table would not notice another that does.
         if not DeltaTable.is_deltatable(self._path(table)):
             partition = table_of(table).partition
-            columns = Schema.from_arrow(_filed(frame.head(0).with_columns(pl.lit(0, pl.Int32).alias(REVISION)), partition).to_arrow().schema)
-            DeltaTable.create(self._path(table), columns, mode="ignore", partition_by=[partition])
+            empty = _filed(frame.clear().with_columns(pl.lit(0, pl.Int32).alias(REVISION)), partition)
+            DeltaTable.create(self._path(table), Schema.from_arrow(empty.to_arrow().schema), mode="ignore", partition_by=[partition])
         return DeltaTable(self._path(table))
 
     def _same_schema(self, handle: DeltaTable, table: str, frame: pl.DataFrame) -> None:

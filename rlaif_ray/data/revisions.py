@@ -53,8 +53,8 @@ def _unsaid_versions(
     the source has, it is a revision known at `revised_at`.
     """
     said = stored.group_by(*keys, *values).agg(until=pl.col("known_at").max())
-    both = pl.concat([stored.with_columns(told=pl.lit(False)), frame.with_columns(pl.lit(None, pl.Int32).alias(REVISION), told=pl.lit(True))],
-                     how="diagonal").sort(*keys, "known_at", "told", REVISION)  # fmt: skip
+    both = pl.concat([stored.with_columns(told=pl.lit(False)), frame.with_columns(told=pl.lit(True))], how="diagonal")
+    both = both.sort(*keys, "known_at", "told", REVISION)
     of_key = _alike(keys, 1)
     judged = both.with_columns(
         again=of_key & _alike(values, 1), clash=of_key & _alike(["known_at"], 1), newest=~_alike(keys, -1),

@@ -1,5 +1,6 @@
 import datetime as dt
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from rlaif_ray.cli import main
 from rlaif_ray.data import lake as lake_module
 from rlaif_ray.data.housekeeping import compact, status, verify
-from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.lake import Lake, Revision
 from rlaif_ray.data.on_ray import data_version
 from tests.data.bars import daily, sessions
 from tests.data.test_lake import LATER, day, document, facts, rows
@@ -101,7 +102,7 @@ def test_compaction_changes_no_row_and_no_pinned_version(tmp_path: Path) -> None
         lake.append("documents", document(str(k), day(k)), "0")
     lake.append("bars", rows("A", [-1.0]), "0", revised_at=LATER)
     pinned, hashed = lake.version("bars"), data_version(lake, ["A", "B b"])
-    before = {(t, r): lake.read(t, revision=r) for t in lake.tables() for r in ("latest", "first", "all")}
+    before = {(t, r): lake.read(t, revision=r) for t in lake.tables() for r in get_args(Revision)}
     assert compact(lake) == {"bars": 23, "documents": 22}
     assert len(lake.delta("bars").file_uris()) == 2 and len(lake.delta("documents").file_uris()) == 1
     for (table, revision), frame in before.items():

@@ -105,7 +105,8 @@ def random_facts(rng: np.random.Generator, n: int) -> pl.DataFrame:
     end, late, symbol = rng.integers(0, 300, n), rng.integers(0, 60, n), rng.choice(["A", "B", MACRO], n)
     return pl.DataFrame({
         "symbol": symbol, "timestamp": [day(int(e)) for e in end],
-        "known_at": [day(int(e + k)) for e, k in zip(end, late, strict=True)], "name": np.where(symbol == MACRO, "rate", rng.choice(["x", "y"], n)),
+        "known_at": [day(int(e + k)) for e, k in zip(end, late, strict=True)],
+        "name": np.where(symbol == MACRO, "rate", rng.choice(["x", "y"], n)),
         "started": [None if r < 0.3 else day(int(e) - (90 if r < 0.7 else 360)).date() for e, r in zip(end, rng.random(n), strict=True)],
         "unit": ["USD"] * n, "value": rng.standard_normal(n), "form": [None] * n, "source_id": [None] * n,
     }, schema=FACT_SCHEMA)  # fmt: skip

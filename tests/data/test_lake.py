@@ -155,8 +155,8 @@ def facts(*said: tuple[int, int, float | None, dt.date | None], symbol: str = "A
     )  # fmt: skip
 
 
-def document(key: str, known_at: dt.datetime, title: str | None = None, published: dt.datetime = day(0)) -> pl.DataFrame:
-    row = (key, published, known_at, "news", None, "wire", title, f"text of {key}", None)
+def document(key: str, known_at: dt.datetime, title: str | None = None) -> pl.DataFrame:
+    row = (key, day(0), known_at, "news", None, "wire", title, f"text of {key}", None)
     return pl.DataFrame([row], schema=DOCUMENT_SCHEMA, orient="row")
 
 
@@ -211,7 +211,7 @@ def test_documents_lie_by_month_and_readers_do_not_see_it(lake: Lake) -> None:
     assert lake.append("documents", document("a", day(3), title="corrected"), "2020", revised_at=LATER) == 1  # in another month
     assert lake.read("documents")["title"].to_list() == ["corrected", None]
     assert lake.read("documents", as_of=LATER - dt.timedelta(1)).equals(two[::-1])
-    with pytest.raises(DataError, match="no symbols to choose by.*mentions"):
+    with pytest.raises(DataError, match=r"no symbols to choose by.*mentions"):
         lake.read("documents", ["A"])
 
 
