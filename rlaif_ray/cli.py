@@ -5,7 +5,6 @@ Exit 0 done; 2 the user's mistake, one line; 1 a failure. Everything heavy is im
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import shutil
 import sys
@@ -13,14 +12,9 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rlaif_ray import __version__, ray_runtime
+from rlaif_ray import __version__, cli_lake, ray_runtime
 from rlaif_ray.errors import ConfigError, DataError, RlaifError, did_you_mean
-
-if TYPE_CHECKING:
-    from rlaif_ray.data.lake import Lake
-
 
 @dataclass(frozen=True)
 class Flag:
@@ -141,7 +135,7 @@ def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
     from rlaif_ray.pipeline import run_pipeline
     from rlaif_ray.report import summary_text
 
-    _show_progress()
+    cli_lake.show_progress()
     run, result = run_pipeline(config, flags.get("run-dir"), resume)
     folder = run.path.resolve()  # in full: a submitted job runs in a folder that nobody would guess
     if "json" in flags:
@@ -159,7 +153,7 @@ def _validate(flags: dict[str, str], knobs: dict[str, str]) -> None:
     from rlaif_ray.gate_report import summary_text
     from rlaif_ray.validate import validate
 
-    _show_progress()
+    cli_lake.show_progress()
     run, verdicts = validate(flags["run"], membership=flags.get("membership"), cross_validated="cross-validate" in flags)
     folder = run.path.resolve()
     if "json" in flags:
@@ -167,23 +161,6 @@ def _validate(flags: dict[str, str], knobs: dict[str, str]) -> None:
         print(f"run: {folder}", file=sys.stderr)
         return
     print(f"{summary_text(run.read_result(), verdicts)}\n\npage: {folder / 'validation.html'}\nrun: {folder}")
-
-
-def _show_progress() -> None:
-    """What the library logs, on standard error: for reading on a terminal, plain lines elsewhere."""
-    import logging
-
-    if sys.stderr.isatty():
-        from rich.logging import RichHandler
-
-        handler: logging.Handler = RichHandler(show_level=False, show_path=False)
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger = logging.getLogger("rlaif_ray")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
 
 
 def _serve(flags: dict[str, str], knobs: dict[str, str]) -> None:
@@ -201,53 +178,6 @@ def _serve(flags: dict[str, str], knobs: dict[str, str]) -> None:
         print(f"serving {run.path} at {address}: POST /predict, GET /health, GET /docs; Ctrl-C ends it", flush=True)
 
     serve_run(str(run.path), host=flags.get("host", "127.0.0.1"), port=int(port), ready=ready)
-
-
-def _data_status(flags: dict[str, str], knobs: dict[str, str]) -> None:
-    from rlaif_ray.data.housekeeping import status
-
-    def cell(value: object) -> str:
-        return "-" if value is None else f"{value:%Y-%m-%d %H:%M}" if isinstance(value, dt.datetime) else str(value)
-
-    for lake in _lakes(flags):
-        frame = status(lake)
-        lines = [frame.columns, *([cell(v) for v in row] for row in frame.iter_rows())]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        print(f"{lake.uri}/{lake.dataset}")
-        print("\n".join("  " + "  ".join(f"{v:<{w}}" for v, w in zip(line, widths, strict=True)).rstrip() for line in lines))
-
-
-def _data_verify(flags: dict[str, str], knobs: dict[str, str]) -> int:
-    from rlaif_ray.data.housekeeping import verify
-
-    lakes = _lakes(flags)
-    problems = [problem for lake in lakes for problem in verify(lake)]
-    print("\n".join(problems or [f"{sum(len(lake.tables()) for lake in lakes)} tables of {len(lakes)} datasets are whole"]))
-    return 1 if problems else 0
-
-
-def _data_compact(flags: dict[str, str], knobs: dict[str, str]) -> None:
-    from rlaif_ray.data.housekeeping import compact
-
-    for lake in _lakes(flags):
-        gone = compact(lake)
-        said = [f"{table}: {files} files became few" for table, files in gone.items()] or ["no partition has over 20 files"]
-        print("\n".join(f"{lake.dataset}/{line}" if gone else f"{lake.dataset}: {line}" for line in said))
-
-
-def _lakes(flags: dict[str, str]) -> list[Lake]:
-    """The dataset that the flags name, or all that lie in the lake."""
-    from rlaif_ray.data.lake import Lake, datasets
-    from rlaif_ray.errors import MissingDataError
-
-    if "lake" not in flags:
-        raise ConfigError("this needs --lake URI, the folder or object store that `rlaif pipeline --lake.uri` wrote to")
-    known = datasets(flags["lake"])
-    wanted = flags.get("dataset")
-    if not known or (wanted is not None and wanted not in known):
-        near = did_you_mean(wanted or "", known)
-        raise MissingDataError(f"no dataset{f' {wanted!r}' if wanted else ''} in {flags['lake']}; it has {known}.{near}")
-    return [Lake(flags["lake"], name) for name in ([wanted] if wanted else known)]
 
 
 _LAKE = {
@@ -291,9 +221,18 @@ VERBS: dict[str, Verb] = {
         False,
         _serve,
     ),
-    "data status": Verb("what lies in a lake: symbols, span, rows, gaps and last knowledge of each table", _LAKE, False, _data_status),
-    "data verify": Verb("read all of a lake and say what is wrong with it; exit 1 if anything is", _LAKE, False, _data_verify),
-    "data compact": Verb("rewrite partitions of many files as few; what is read stays the same", _LAKE, False, _data_compact),
+    "ingest": Verb(
+        "a source's bars, or with --facts.type its facts and documents, to the lake; exit 1 names what could not be read",
+        {
+            "config": Flag("FILE", "YAML file of knobs."),
+            "json": Flag(None, "Print what came in as JSON on standard output, and nothing else."),
+        },
+        True,
+        cli_lake.take_in,
+    ),
+    "data status": Verb("what lies in a lake: symbols, span, rows, gaps and last knowledge of each table", _LAKE, False, cli_lake.show_status),
+    "data verify": Verb("read all of a lake and say what is wrong with it; exit 1 if anything is", _LAKE, False, cli_lake.check_whole),
+    "data compact": Verb("rewrite partitions of many files as few; what is read stays the same", _LAKE, False, cli_lake.make_compact),
 }
 
 

@@ -32,6 +32,8 @@ class Data(Section):
     """Last day kept; nothing after it enters any stage."""
     latency_s: float = Field(default=0.0, ge=0)
     """Seconds from a bar's end until it can be known; a decision on the bar is made then."""
+    bad_rows: Literal["refuse", "quarantine"] = "refuse"
+    """A row that cannot be right, a file that cannot be read: end with one line, or set it apart with the reason and go on."""
 
 
 class FileData(Data):

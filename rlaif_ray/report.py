@@ -27,7 +27,7 @@ METRICS = (
 QUALITY_WORDS = {
     "gaps_filled": "gaps filled (not tradable)", "halts": "rows not tradable", "outliers": "outliers flagged",
     "duplicates_dropped": "identical duplicates dropped", "violations": "rows with inconsistent high or low",
-    "ends_early": "symbols that end early",
+    "ends_early": "symbols that end early", "quarantined": "rows set apart",
 }  # fmt: skip
 
 

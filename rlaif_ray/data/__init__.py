@@ -14,7 +14,7 @@ def build(section: DataConfig) -> Source:
 
             return FileSource(
                 section.path, kind=section.type, symbol_pattern=section.symbol_pattern, names=section.names, stamp=section.stamp,
-                tz=section.tz, calendar=section.calendar, adjustment=section.adjustment,
+                tz=section.tz, calendar=section.calendar, adjustment=section.adjustment, bad_rows=section.bad_rows,
             )  # fmt: skip
         case Sp500Data():
             from rlaif_ray.data.bundled import Sp500Source

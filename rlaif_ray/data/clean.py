@@ -22,6 +22,8 @@ BAR_SCHEMA: dict[str, Any] = {
     "symbol": pl.String, "timestamp": UTC, "known_at": UTC, "session": pl.Date, **dict.fromkeys(OHLC, pl.Float64),
     "volume": pl.Float64, "dividend": pl.Float64, "split": pl.Float64, "tradable": pl.Boolean, "delisted": pl.Boolean,
 }  # fmt: skip
+_POSITIVE = (*OHLC, "split")
+_COUNTED = (*_POSITIVE, "volume", "dividend")
 OUTLIER_SIGMAS = 12.0  # robust standard deviations of log returns; a plain 4-sigma day is a market, not an error
 
 
@@ -71,18 +73,45 @@ def check_prices(bars: pl.DataFrame, where: Callable[[int], str]) -> None:
 
     `where(i)` names row i in the message.
     """
-    for name in (*OHLC, "split", "volume", "dividend"):
-        column = bars[name]
-        if name in ("open", "high", "low", "volume") and column.null_count() == len(column):
-            continue
-        positive = name not in ("volume", "dividend")
-        bad = ~column.is_finite() | (column <= 0 if positive else column < 0)
-        bad = bad.fill_null(name != "volume").arg_true()
+    for name in _COUNTED:
+        bad = _wrong(bars, name).arg_true()
         if len(bad):
             i = bad[0]
-            value = "missing" if column[i] is None else column[i]
-            expected = f"a finite number {'>' if positive else '>='} 0"
-            raise DataError(f"{where(i)}: {name} is {value}; expected {expected}: mend the source, or leave the symbol out with data.names")
+            raise DataError(f"{where(i)}: {_said(bars, name, i)}: mend the source, or leave the symbol out with data.names")
+
+
+def sift(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows that `clean` takes, and those that it would refuse with a `reason` each.
+
+    A row is set apart for the first of its figures that money cannot be counted in. Of different rows on one time the
+    last in the source's order stays: who writes twice corrects himself.
+    """
+    reasons: dict[int, str] = {}
+    for name in _COUNTED:
+        for i in _wrong(bars, name).arg_true():
+            reasons.setdefault(i, _said(bars, name, i))
+    numbered = bars.with_row_index("i").filter(~pl.col("i").is_in(list(reasons)))
+    if numbered["timestamp"].is_duplicated().any():
+        last = numbered.filter(pl.col("i") == pl.col("i").max().over("timestamp")).drop("i")
+        corrected = numbered.join(last, on=bars.columns, how="anti", nulls_equal=True)["i"]
+        reasons |= dict.fromkeys(corrected, "another row on the same time came later in the source")
+    order = sorted(reasons)
+    apart = bars[order].with_columns(pl.Series("reason", [reasons[i] for i in order], pl.String))
+    return bars.with_row_index("i").filter(~pl.col("i").is_in(order)).drop("i"), apart
+
+
+def _wrong(bars: pl.DataFrame, name: str) -> pl.Series:
+    """Which rows hold a figure that cannot be."""
+    column = bars[name]
+    if name in ("open", "high", "low", "volume") and column.null_count() == len(column):
+        return pl.repeat(False, len(column), dtype=pl.Boolean, eager=True)
+    bad = ~column.is_finite() | (column <= 0 if name in _POSITIVE else column < 0)
+    return bad.fill_null(name != "volume")
+
+
+def _said(bars: pl.DataFrame, name: str, i: int) -> str:
+    value = bars[name][i]
+    return f"{name} is {'missing' if value is None else value}; expected a finite number {'>' if name in _POSITIVE else '>='} 0"
 
 
 def _refuse_conflicts(bars: pl.DataFrame, symbol: str) -> None:

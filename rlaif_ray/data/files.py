@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import glob
+import hashlib
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
-from rlaif_ray.core import UTC
+from rlaif_ray.core import UTC, content_hash
 from rlaif_ray.data.clean import BAR_SCHEMA, OHLC, check_prices
 from rlaif_ray.data.sessions import DAY, bar_size, local_dates, schedule
 from rlaif_ray.data.spellings import header, read_table, symbols_in
@@ -37,18 +39,20 @@ class FileSource:
     calendar : exchange that says when sessions close.
     adjustment : what was done to prices; `auto` takes an adjusted close as vendor-adjusted where no splits or dividends are
         given, and else leaves `price_kind` None: the split days tell, over the whole set.
+    bad_rows : `refuse` prices that cannot be, with file and line; or let them pass, for whoever sets them apart.
     """
 
     def __init__(
         self, path: str, *, kind: Literal["csv", "parquet"] = "csv", symbol_pattern: str | None = None,
         names: Sequence[str] | None = None, stamp: Literal["auto", "start", "end", "date"] = "auto", tz: str = "America/New_York",
-        calendar: str = "XNYS", adjustment: Adjustment = "auto",
+        calendar: str = "XNYS", adjustment: Adjustment = "auto", bad_rows: Literal["refuse", "quarantine"] = "refuse",
     ) -> None:  # fmt: skip
         # A worker's current folder is not the driver's.
         self.path = str(Path(path).expanduser().absolute())
         self.kind, self.symbol_pattern, self.names, self.stamp = kind, symbol_pattern, names, stamp
         self.tz, self.calendar = tz, calendar
         self.adjustment: Adjustment = adjustment
+        self.bad_rows = bad_rows
 
     def symbols(self) -> list[str]:
         """All symbols, sorted. Raises `MissingDataError` where there are no files, or not those asked for."""
@@ -65,7 +69,7 @@ class FileSource:
         """What is known of the prices beforehand; None: the split days will tell."""
         if self.adjustment != "auto":
             return self.adjustment
-        columns = header(next(iter(self._files.values()))[0])
+        columns = self._columns
         return "vendor_adjusted" if "adjusted_close" in columns and not {"split", "dividend"} & columns.keys() else None
 
     def read(self, symbol: str) -> dict[str, pl.DataFrame]:
@@ -96,9 +100,28 @@ class FileSource:
             raise MissingDataError(f"{path} does not exist and matches no file; expected a folder, file or glob in data.path")
         return found
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the files say and of how they are read: the same, and the same bars come out. Nothing is parsed."""
+        with ThreadPoolExecutor() as threads:
+            digests = list(threads.map(_digest, self._paths))
+        knobs = [self.kind, self.symbol_pattern, self.names, self.stamp, self.tz, self.calendar, self.adjustment, self.bad_rows]
+        return content_hash([*knobs, *([p.name, d] for p, d in zip(self._paths, digests, strict=True))])
+
+    @cached_property
+    def _columns(self) -> dict[str, str]:
+        """Of the first file; where bad ones are set apart, of the first that can be read."""
+        for path in self._paths:
+            try:
+                return header(path)
+            except DataError:
+                if self.bad_rows == "refuse" or path == self._paths[-1]:
+                    raise
+        raise AssertionError("a source has files")
+
     @cached_property
     def _is_long(self) -> bool:
-        return self.symbol_pattern is None and "symbol" in header(self._paths[0])
+        return self.symbol_pattern is None and "symbol" in self._columns
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
@@ -128,9 +151,11 @@ class FileSource:
             split=pl.col("split").fill_null(1.0).replace(0.0, 1.0) if events and "split" in table.columns else pl.lit(1.0),
             dividend=pl.col("dividend").fill_null(0.0) if events and "dividend" in table.columns else pl.lit(0.0),
         )
-        check_prices(table, lambda i: f"{path.name} line {table['line'][i]}")
-        if scaled:
+        if self.bad_rows == "refuse":
+            check_prices(table, lambda i: f"{path.name} line {table['line'][i]}")
+        if scaled and self.bad_rows == "refuse":
             check_prices(table.with_columns(close="adjusted_close"), lambda i: f"{path.name} line {table['line'][i]}, adjusted")
+        if scaled:
             table = table.with_columns(pl.col(OHLC) * (pl.col("adjusted_close") / pl.col("close")))
         return table.select("stamp", *OHLC, "volume", "dividend", "split")
 
@@ -222,6 +247,11 @@ def _matched(pattern: str, stem: str) -> str:
     if match is None or not match.groups():
         raise ConfigError(f"data.symbol_pattern {pattern!r} finds no group in {stem!r}; expected one group around the symbol")
     return match.group(1)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _span(days: pl.Series) -> tuple[dt.date, dt.date]:

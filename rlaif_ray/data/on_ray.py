@@ -1,31 +1,45 @@
-"""Ingest: every symbol read and cleaned by its own Ray task; nothing is written until all of them are good."""
+"""Ingest: every symbol read and cleaned by its own Ray task.
+
+Refusing what is bad, nothing is written until all of them are good; setting it apart, what is good is written and what
+is not is named. What is read waits in Ray's object store, which spills to disk: a source may be larger than memory.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import polars as pl
 import pyarrow as pa
 import ray
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
-from rlaif_ray.core import Source, content_hash
+from rlaif_ray.core import Source, canonical_json, content_hash
 from rlaif_ray.data.asof import cut
-from rlaif_ray.data.clean import OHLC, clean, fill_sessions
+from rlaif_ray.data.clean import OHLC, clean, fill_sessions, sift
 from rlaif_ray.data.events import price_kind
 from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.quarantine import not_read, set_apart
 from rlaif_ray.data.sessions import DAY, bars_per_year, schedule
+from rlaif_ray.data.tables import INGEST_SCHEMA
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, RlaifError
+from rlaif_ray.runs import code_version
 
+BadRows = Literal["refuse", "quarantine"]
+TRIES = 3  # of a symbol whose source cannot be reached
 SHARD_SYMBOLS = 32  # symbols a commit: a commit costs 30 ms, its rows lie in memory together
 GONE_SESSIONS = 10  # a symbol without bars for longer, while others go on, is taken as delisted
 
 
 @dataclass(frozen=True)
 class Ingest:
-    """What came in. `versions` are locators (table -> Delta version); all else follows from the data and the settings."""
+    """What came in. `versions` are locators (table -> Delta version); all else follows from the data and the settings.
+
+    `failed` : symbols that were left out although their bars were asked for, and why.
+    """
 
     symbols: tuple[str, ...]
     rows: int
@@ -35,42 +49,56 @@ class Ingest:
     bar_s: float
     bars_per_year: float
     versions: dict[str, int]
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def ingest(
-    source: Source, lake: Lake, *, start: dt.date | None = None, end: dt.date | None = None, latency_s: float = 0.0
+    source: Source, lake: Lake, *, start: dt.date | None = None, end: dt.date | None = None, latency_s: float = 0.0,
+    bad_rows: BadRows = "refuse",
 ) -> Ingest:  # fmt: skip
     """Read, check, clean and append a source's tables to the lake, one Ray task a symbol.
 
     Parameters
     ----------
-    source : with `calendar` and `price_kind` if it knows them; else XNYS, and the set's split days tell.
+    source : with `calendar` and `price_kind` if it knows them; else XNYS, and the set's split days tell. Where it has a
+        `fingerprint` and the lake already holds what came of that, nothing is read.
     start, end : first and last day kept. Symbols without two bars between them are left out, and `quality` says so.
     latency_s : seconds from a bar's end until it is known.
+    bad_rows : `refuse` raises the first symbol's error before anything is written; `quarantine` sets rows that cannot be right
+        apart in a table of that name, leaves out symbols that cannot be used, and names them in `failed`.
 
     A symbol whose bars end more than 10 sessions before the set's is taken as delisted: a row without prices, one session
     after its last, says so (`quality`: `ends_early`), and the simulator closes the position at a loss. One that ends less
     early is a halt. Prices that are not raw have their splits in them, so their `split` column becomes 1.
 
-    Raises the first symbol's error before anything is written; `DataError` for fewer than two symbols or two bar sizes.
+    Raises `DataError` for fewer than two symbols or two bar sizes.
     """
+    fingerprint = getattr(source, "fingerprint", None)
+    asked = None if fingerprint is None else content_hash([fingerprint, start, end, latency_s, bad_rows, code_version()])
+    if asked is not None and (known := _recorded(lake, asked)) is not None:
+        return known
     symbols = sorted(source.symbols())
     _need_two(symbols, "the source has", "check data.path and data.names")
     calendar = getattr(source, "calendar", "XNYS")
     stored = ray.put(source)
-    refs: dict[str, Any] = {s: _read_symbol.remote(stored, s, calendar, start, end, latency_s) for s in symbols}
-    reports = dict(zip(symbols, ray.get([summary for summary, _ in refs.values()]), strict=True))
-    _raise_first(reports)
-    kept = [s for s in symbols if reports[s]["rows"]]
-    _need_two(kept, f"between {start} and {end} there is", "check data.start and data.end")
-    bar = _one_bar_size({s: reports[s] for s in kept})
+    refs: dict[str, Any] = {s: _read_symbol.remote(stored, s, calendar, start, end, latency_s, bad_rows) for s in symbols}
+    reports = {s: _report(s, summary) for s, (summary, _) in refs.items()}
+    failed = {s: str(r) for s, r in reports.items() if isinstance(r, RlaifError)}
+    if bad_rows == "refuse":
+        _raise_first(reports)
+    kept = [s for s in symbols if s not in failed and reports[s]["rows"]]
+    good = {s: reports[s] for s in symbols if s not in failed}
+    _need_two(kept, f"between {start} and {end} there is", "check data.start and data.end" if not failed else f"{failed}")
+    bar = _one_bar_size({s: good[s] for s in kept})
     kind: Any = getattr(source, "price_kind", None) or price_kind(
-        sum(reports[s]["split_days"] for s in kept), sum(reports[s]["split_jumps"] for s in kept)
+        sum(good[s]["split_days"] for s in kept), sum(good[s]["split_jumps"] for s in kept)
     )
-    last = max(reports[s]["last_session"] for s in kept)
-    _refuse_other_latency(lake, kept, min(reports[s]["delay_s"] for s in kept))
+    last = max(good[s]["last_session"] for s in kept)
+    _refuse_other_latency(lake, kept, min(good[s]["delay_s"] for s in kept))
 
     fetched_at = dt.datetime.now(dt.UTC)
+    if failed:
+        lake.append("quarantine", not_read(failed, fetched_at), "failed")
     for shard in _shards(kept):
         tables: dict[str, list[pl.DataFrame]] = {}
         for symbol in shard:
@@ -78,42 +106,86 @@ def ingest(
             for name, table in clean_tables.items():
                 frame = pl.DataFrame(pl.from_arrow(table))
                 if name == "bars":
-                    frame = _finish(frame, kind, calendar, bar, last, reports[symbol])
+                    frame = _finish(frame, kind, calendar, bar, last, good[symbol])
                 tables.setdefault(name, []).append(frame)
         for name, frames in tables.items():
             # A back-adjusted history is rewritten by every event: it was never point in time, so its moments stay.
             moment = None if name == "bars" and kind != "raw" else fetched_at
             lake.append(name, pl.concat(frames), f"{shard[0]}..{shard[-1]}", revised_at=moment)
-    first = min(reports[s]["first_session"] for s in kept)
-    return Ingest(
-        tuple(kept), sum(reports[s]["rows"] for s in kept), _public(reports, lake, kept, start, end),
-        data_version(lake, kept, start, end), kind, bar.total_seconds(), bars_per_year(calendar, bar, first, last),
-        {table: lake.version(table) for table in _source_tables(lake)},
+    first = min(good[s]["first_session"] for s in kept)
+    done = Ingest(
+        tuple(kept), sum(good[s]["rows"] for s in kept), _public(good, lake, kept, start, end), data_version(lake, kept, start, end),
+        kind, bar.total_seconds(), bars_per_year(calendar, bar, first, last),
+        {table: lake.version(table) for table in _source_tables(lake)}, failed,
     )  # fmt: skip
+    if asked is not None and not failed:
+        _record(lake, asked, done, fetched_at)
+    return done
 
 
-@ray.remote(num_returns=2)
+def _recorded(lake: Lake, asked: str) -> Ingest | None:
+    """What came of the same request, if the lake still holds that and nothing else."""
+    if "ingests" not in lake.tables():
+        return None
+    said = lake.read("ingests").filter(pl.col("id") == _receipt(lake, asked))["record"]
+    if not len(said):
+        return None
+    fields = json.loads(said[0])
+    return Ingest(**{**fields, "symbols": tuple(fields["symbols"])})
+
+
+def _record(lake: Lake, asked: str, done: Ingest, at: dt.datetime) -> None:
+    row = {"id": [_receipt(lake, asked)], "timestamp": [at], "known_at": [at], "record": [canonical_json(asdict(done))]}
+    lake.append("ingests", pl.DataFrame(row, schema=INGEST_SCHEMA), asked)
+
+
+def _receipt(lake: Lake, asked: str) -> str:
+    """Names a request and the state of the lake after it; another ingest, and it names something else."""
+    return content_hash([asked, {table: lake.version(table) for table in _source_tables(lake)}])
+
+
+def _report(symbol: str, ref: Any) -> dict[str, Any] | RlaifError:
+    """A task's report; what stopped it, in words, where Ray's own tries were used up."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        if not isinstance(error.cause, OSError):
+            raise
+        return MissingDataError(f"{symbol} could not be read in {TRIES} tries ({error.cause}); check the source")
+    except (WorkerCrashedError, OutOfMemoryError) as error:
+        return MissingDataError(f"{symbol} brought its worker down in {TRIES} tries ({_line(error)}); expected files that fit into memory")
+
+
+def _line(error: RayError) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+@ray.remote(num_returns=2, max_retries=TRIES - 1, retry_exceptions=[OSError])
 def _read_symbol(
-    source: Source, symbol: str, calendar: str, start: dt.date | None, end: dt.date | None, latency_s: float
+    source: Source, symbol: str, calendar: str, start: dt.date | None, end: dt.date | None, latency_s: float, bad_rows: BadRows
 ) -> tuple[dict[str, Any] | RlaifError, dict[str, pa.Table]]:  # fmt: skip
     """A small report (or the error, so that the driver raises the first by symbol) and the clean tables."""
     try:
         tables = source.read(symbol)
-        whole = tables["bars"]
-        bars = cut(whole, start, end)
+        whole = tables.pop("bars")
+        bars, apart = cut(whole, start, end), None
         if bars.height < 2 <= whole.height:
             return {"rows": 0, "note": f"{bars.height} of {whole.height} bars lie between {start} and {end}"}, {}
         bars = bars.with_columns(pl.col("known_at") + dt.timedelta(seconds=latency_s))
+        if bad_rows == "quarantine":
+            bars, apart = sift(bars)
         bars, report = clean(bars, calendar=calendar)
     except RlaifError as error:
         return error, {}
     alive = bars.filter(~pl.col("delisted"))
     report |= {
-        "first_session": alive["session"][0], "last_session": alive["session"][-1],
-        "delay_s": _delay_s(bars),
+        "first_session": alive["session"][0], "last_session": alive["session"][-1], "delay_s": _delay_s(bars),
+        "quarantined": 0 if apart is None else apart.height,
     }  # fmt: skip
-    facts = {name: cut(table, start, end) for name, table in tables.items() if name != "bars"}
-    return report, {name: table.to_arrow() for name, table in {"bars": bars, **facts}.items()}
+    good = {"bars": bars, **{name: cut(table, start, end) for name, table in tables.items()}}
+    if apart is not None and apart.height:
+        good["quarantine"] = set_apart(apart)
+    return report, {name: table.to_arrow() for name, table in good.items()}
 
 
 def _finish(

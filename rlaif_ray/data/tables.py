@@ -20,6 +20,11 @@ DOCUMENT_SCHEMA: dict[str, Any] = {
 }  # fmt: skip
 MACRO = "MACRO"  # the symbol of facts about no one: everybody's
 MENTION_SCHEMA: dict[str, Any] = {"symbol": pl.String, "timestamp": UTC, "known_at": UTC, "id": pl.String}
+# Rows that could not be used: why, and what they said.
+QUARANTINE_SCHEMA: dict[str, Any] = {
+    "id": pl.String, "symbol": pl.String, "timestamp": UTC, "known_at": UTC, "reason": pl.String, "row": pl.String,
+}  # fmt: skip
+INGEST_SCHEMA: dict[str, Any] = {"id": pl.String, "timestamp": UTC, "known_at": UTC, "record": pl.String}
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ TABLES: dict[str, Table] = {
     "facts": Table(("symbol", "name", "unit", "started", "timestamp"), schema=FACT_SCHEMA, versions=True),
     "documents": Table(("id",), "month", DOCUMENT_SCHEMA),
     "mentions": Table(("symbol", "id"), "month", MENTION_SCHEMA),
+    "quarantine": Table(("id",), "month", QUARANTINE_SCHEMA),
+    "ingests": Table(("id",), "month", INGEST_SCHEMA),
 }
 
 

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from rlaif_ray.core import Panel
-from rlaif_ray.data.clean import clean
+from rlaif_ray.data.clean import clean, sift
 from rlaif_ray.errors import DataError, SchemaError
 from tests.data.bars import daily
 from tests.laws import assert_apply
@@ -126,3 +126,18 @@ def test_what_comes_later_changes_no_earlier_row() -> None:
     gappy = Panel.of(bars.filter(pl.Series(rng.random(200) > 0.1)))
     for t in (20, 90, 150):
         assert_apply(lambda panel: Panel.of(clean(panel.frame, calendar="XNYS")[0]), gappy, t, rng)
+
+
+def test_sifting_takes_what_cannot_be_right_and_of_rows_that_disagree_all_but_the_last() -> None:
+    bars = daily("A", CLOSES, volume=[100.0, -5.0, 100.0, 100.0, 100.0, 100.0])
+    bars = bars.with_columns(high=pl.when(pl.col("close") == 13.0).then(float("inf")).otherwise("high"))
+    corrected = bars.row(4, named=True) | {"close": 14.5, "high": 14.5}
+    twice = pl.concat([bars, bars[5:], pl.DataFrame([corrected], schema=bars.schema)])  # the last day again, and the fifth corrected
+    good, apart = sift(twice)
+    assert good["close"].to_list() == [10.0, 12.0, 15.0, 15.0, 14.5] and clean(good, calendar="XNYS")[1]["duplicates_dropped"] == 1
+    assert apart["reason"].to_list() == [
+        "volume is -5.0; expected a finite number >= 0", "high is inf; expected a finite number > 0",
+        "another row on the same time came later in the source",
+    ]  # fmt: skip
+    assert apart["close"].to_list() == [11.0, 13.0, 14.0]
+    assert sift(bars[:1])[1].is_empty()

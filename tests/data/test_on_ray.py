@@ -1,9 +1,12 @@
 import datetime as dt
+import json
+import uuid
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import ray
 
 from rlaif_ray.config import FileData, Sp500Data, SyntheticData
 from rlaif_ray.core import Panel
@@ -144,6 +147,74 @@ def test_facts_go_along(lake: Lake) -> None:
     assert cube.delisted[-1].tolist() == [False, False, True] and done.quality["S002"]["delisted"]
     expected = pl.concat([source.read(s)["bars"] for s in source.symbols()])
     assert lake.read("bars").equals(expected.sort("symbol", "timestamp"))
+
+
+class Closed(FileSource):
+    """Says what its files say as long as nobody asks for a bar."""
+
+    def read(self, symbol: str) -> dict[str, pl.DataFrame]:
+        raise AssertionError(f"{symbol} was read")
+
+
+def test_unchanged_files_are_known_by_their_content_and_not_read(folder: Path, lake: Lake) -> None:
+    first = take(folder, lake)
+    assert "ingests" in lake.tables() and first.versions.keys() == {"bars"}
+    assert ingest(Closed(str(folder)), lake) == first
+    with pytest.raises(ray.exceptions.RayTaskError, match="was read"):  # another span is another request
+        ingest(Closed(str(folder)), lake, end=DAYS[20])
+    write_csv(folder, "B", [*UP[:-1], 99.0])
+    with pytest.raises(ray.exceptions.RayTaskError, match="was read"):
+        ingest(Closed(str(folder)), lake)
+    changed = take(folder, lake)
+    write_csv(folder, "B", UP)  # the first state again, but the lake has moved on: a third word
+    assert take(folder, lake).versions["bars"] > changed.versions["bars"]
+    assert lake.read("bars", ["B"])["close"].to_list() == UP
+
+
+class Flaky(FileSource):
+    """Cannot be reached for the first `times` asks for B."""
+
+    times = 0
+
+    def read(self, symbol: str) -> dict[str, pl.DataFrame]:
+        asks = Path(self.path).parent / "asks"
+        asks.mkdir(exist_ok=True)
+        if symbol == "B":
+            (asks / uuid.uuid4().hex).touch()
+            if len(list(asks.iterdir())) <= self.times:
+                raise ConnectionResetError("the line went dead")
+        return super().read(symbol)
+
+
+def test_who_cannot_be_reached_is_asked_again_and_then_named_and_the_others_come_in(folder: Path, lake: Lake, tmp_path: Path) -> None:
+    source = Flaky(str(folder))
+    source.times = 2
+    assert ingest(source, lake).symbols == ("A", "B", "C")
+    source.times = 1000
+    with pytest.raises(MissingDataError, match=r"B could not be read in 3 tries .*the line went dead"):
+        ingest(source, Lake(str(tmp_path / "lake"), "strict"))
+    other = Lake(str(tmp_path / "lake"), "other")
+    done = ingest(source, other, bad_rows="quarantine")
+    assert done.symbols == ("A", "C") and list(done.failed) == ["B"] and "ingests" not in other.tables()
+    assert other.read("quarantine")["reason"].to_list() == [done.failed["B"]]
+
+
+def test_what_cannot_be_right_is_set_apart_with_the_reason_and_the_rest_comes_in(folder: Path, lake: Lake) -> None:
+    text = (folder / "C.csv").read_text().splitlines()
+    text[6] = ",".join([*text[6].split(",")[:4], "-1", "1000"])
+    (folder / "C.csv").write_text("\n".join([*text, f"{DAYS[8]},50,51,49,50,1000"]) + "\n")
+    (folder / "BROKEN.csv").write_bytes(b"")
+    source = FileSource(str(folder), bad_rows="quarantine")
+    done = ingest(source, lake, bad_rows="quarantine")
+    assert done.symbols == ("A", "B", "C") and "BROKEN.csv cannot be read as a table" in done.failed["BROKEN"]
+    bars = lake.read("bars", ["C"])
+    # The day without a price stands still; of the two rows of a day the later one counts.
+    assert bars["close"][5] == UP[4] and not bars["tradable"][5] and bars["close"][8] == 50.0 and bars.height == 30
+    apart = lake.read("quarantine").filter(pl.col("symbol") == "C").sort("timestamp")
+    assert [why.split(";")[0] for why in apart["reason"]] == ["close is -1.0", "another row on the same time came later in the source"]
+    assert json.loads(apart["row"][1])["close"] == UP[8] and done.quality["C"]["quarantined"] == 2
+    again = ingest(source, lake, bad_rows="quarantine")
+    assert again == done and lake.read("quarantine").height == 3
 
 
 # --- bad input: one clear line, and nothing written ------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""What the `rlaif` command does with the lake: take in, show, check, compact. Heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rlaif_ray.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from rlaif_ray.config import Config
+    from rlaif_ray.data.lake import Lake
+
+
+def take_in(flags: dict[str, str], knobs: dict[str, str]) -> int:
+    """Bars, or facts and documents. 1 where something could not be read: it is named, and the rest has come in."""
+    from rlaif_ray import ray_runtime
+    from rlaif_ray.config import load_config
+    from rlaif_ray.plan import lake_of
+
+    config = load_config(None, flags.get("config"), {"data.bad_rows": "quarantine"} | knobs)
+    show_progress()
+    ray_runtime.attach()
+    lake, failed, told = lake_of(config), *(_bars(config) if config.facts is None else _facts(config))
+    if "json" in flags:
+        print(json.dumps(told, default=str))
+    else:
+        print("\n".join([f"{lake.uri}/{lake.dataset}", *(f"  {name}: {value}" for name, value in told.items() if name != "failed")]))
+    print("\n".join(f"not read: {why}" for why in failed.values()), file=sys.stderr, end="\n" * bool(failed))
+    return 1 if failed else 0
+
+
+def _bars(config: Config) -> tuple[dict[str, str], dict[str, Any]]:
+    from rlaif_ray.data.on_ray import ingest
+    from rlaif_ray.data.sources_on_ray import build
+    from rlaif_ray.plan import lake_of
+
+    section = config.data
+    done = ingest(
+        build(section), lake_of(config), start=section.start, end=section.end, latency_s=section.latency_s, bad_rows=section.bad_rows
+    )
+    counts: dict[str, int] = {}
+    for report in done.quality.values():
+        for name, count in report.items():
+            if isinstance(count, int) and not isinstance(count, bool) and name != "rows":
+                counts[name] = counts.get(name, 0) + count
+    told = {"symbols": len(done.symbols), "rows": done.rows, "prices": done.price_kind, "data_version": done.data_version}
+    return done.failed, {**told, **{name: count for name, count in counts.items() if count}, "failed": done.failed}
+
+
+def _facts(config: Config) -> tuple[dict[str, str], dict[str, Any]]:
+    from rlaif_ray.data import build_facts
+    from rlaif_ray.data.facts_on_ray import take_facts
+    from rlaif_ray.plan import lake_of
+
+    if config.facts is None or config.data.dataset is None:
+        raise ConfigError("facts go beside bars: name the dataset that they belong to, --data.dataset=NAME")
+    done = take_facts(build_facts(config.facts), lake_of(config))
+    return done.failed, asdict(done)
+
+
+def show_progress() -> None:
+    """What the library logs, on standard error: for reading on a terminal, plain lines elsewhere."""
+    import logging
+
+    if sys.stderr.isatty():
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(show_level=False, show_path=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("rlaif_ray")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def show_status(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    from rlaif_ray.data.housekeeping import status
+
+    def cell(value: object) -> str:
+        return "-" if value is None else f"{value:%Y-%m-%d %H:%M}" if isinstance(value, dt.datetime) else str(value)
+
+    for lake in _lakes(flags):
+        frame = status(lake)
+        lines = [frame.columns, *([cell(v) for v in row] for row in frame.iter_rows())]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        print(f"{lake.uri}/{lake.dataset}")
+        print("\n".join("  " + "  ".join(f"{v:<{w}}" for v, w in zip(line, widths, strict=True)).rstrip() for line in lines))
+
+
+def check_whole(flags: dict[str, str], knobs: dict[str, str]) -> int:
+    from rlaif_ray.data.housekeeping import verify
+
+    lakes = _lakes(flags)
+    problems = [problem for lake in lakes for problem in verify(lake)]
+    print("\n".join(problems or [f"{sum(len(lake.tables()) for lake in lakes)} tables of {len(lakes)} datasets are whole"]))
+    return 1 if problems else 0
+
+
+def make_compact(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    from rlaif_ray.data.housekeeping import compact
+
+    for lake in _lakes(flags):
+        gone = compact(lake)
+        said = [f"{table}: {files} files became few" for table, files in gone.items()] or ["no partition has over 20 files"]
+        print("\n".join(f"{lake.dataset}/{line}" if gone else f"{lake.dataset}: {line}" for line in said))
+
+
+def _lakes(flags: dict[str, str]) -> list[Lake]:
+    """The dataset that the flags name, or all that lie in the lake."""
+    from rlaif_ray.data.lake import Lake, datasets
+    from rlaif_ray.errors import MissingDataError
+
+    if "lake" not in flags:
+        raise ConfigError("this needs --lake URI, the folder or object store that `rlaif pipeline --lake.uri` wrote to")
+    known = datasets(flags["lake"])
+    wanted = flags.get("dataset")
+    if not known or (wanted is not None and wanted not in known):
+        near = did_you_mean(wanted or "", known)
+        raise MissingDataError(f"no dataset{f' {wanted!r}' if wanted else ''} in {flags['lake']}; it has {known}.{near}")
+    return [Lake(flags["lake"], name) for name in ([wanted] if wanted else known)]

@@ -1,0 +1,70 @@
+"""Facts and documents to the lake: every symbol read by its own Ray task, one commit a table and shard of symbols."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import ray
+from ray.exceptions import RayTaskError
+
+from rlaif_ray.core import Source
+from rlaif_ray.data.lake import Lake
+from rlaif_ray.errors import MissingDataError, RlaifError
+
+SHARD_SYMBOLS = 32
+TRIES = 3  # of a symbol whose source cannot be reached
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Rows that were new, by table; symbols that could not be read, and why."""
+
+    added: dict[str, int]
+    failed: dict[str, str]
+
+
+def take_facts(source: Source, lake: Lake) -> Taken:
+    """Append what a source without bars has of each of its symbols; what the lake knows already is skipped.
+
+    A symbol that cannot be read is left out and named: the others are not lost for it. A document that two symbols share is
+    one document.
+    """
+    stored, symbols, fetched_at = ray.put(source), sorted(source.symbols()), dt.datetime.now(dt.UTC)
+    refs = {symbol: _read.remote(stored, symbol) for symbol in symbols}
+    added: dict[str, int] = {}
+    failed: dict[str, str] = {}
+    for start in range(0, len(symbols), SHARD_SYMBOLS):
+        shard = symbols[start : start + SHARD_SYMBOLS]
+        tables: dict[str, list[pl.DataFrame]] = {}
+        for symbol in shard:
+            read = _or_why(symbol, refs.pop(symbol))
+            if isinstance(read, RlaifError):
+                failed[symbol] = str(read)
+                continue
+            for name, table in read.items():
+                tables.setdefault(name, []).append(pl.DataFrame(pl.from_arrow(table)))
+        for name, frames in tables.items():
+            whole = pl.concat(frames).unique(maintain_order=True)
+            added[name] = added.get(name, 0) + lake.append(name, whole, f"{shard[0]}..{shard[-1]}", revised_at=fetched_at)
+    return Taken(added, failed)
+
+
+def _or_why(symbol: str, ref: Any) -> dict[str, pa.Table] | RlaifError:
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        if not isinstance(error.cause, OSError):
+            raise
+        return MissingDataError(f"{symbol} could not be read in {TRIES} tries ({error.cause}); check the source")
+
+
+@ray.remote(num_cpus=1, max_retries=TRIES - 1, retry_exceptions=[OSError])  # pyright: ignore[reportCallIssue, reportArgumentType]
+def _read(source: Source, symbol: str) -> dict[str, pa.Table] | RlaifError:
+    try:
+        return {name: table.to_arrow() for name, table in source.read(symbol).items()}
+    except RlaifError as error:
+        return error
