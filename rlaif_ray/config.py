@@ -46,6 +46,8 @@ class FileData(Data):
     """Regular expression with one group that finds the symbol in a file's name; default: the part that differs."""
     names: tuple[str, ...] | None = None
     """Keep these symbols only."""
+    universe: str | None = None
+    """YAML file of symbols (with sector and CIK) and a benchmark; gives `names` where they are not set."""
     stamp: Literal["auto", "start", "end", "date"] = "auto"
     """What a time stamp marks: the start or end of its bar, or a calendar day; auto: date for daily, start for shorter bars."""
     tz: str = "America/New_York"
@@ -54,6 +56,26 @@ class FileData(Data):
     """Exchange calendar that says when sessions close."""
     adjustment: Literal["auto", "raw", "split_adjusted", "vendor_adjusted"] = "auto"
     """What was done to the prices before we got them; auto looks at the split days."""
+
+
+class LeanData(Data):
+    """Zips of QuantConnect's Lean: unadjusted bars, with splits, dividends and changes of ticker from its map and factor files."""
+
+    type: Literal["lean"]
+    path: str
+    """Folder of one resolution, such as Data/equity/usa/daily."""
+    market: Literal["equity", "crypto", "forex"] = "equity"
+    """Whose prices, hours and calendar the zips have."""
+    reference: str | None = "beside"
+    """Folder of map_files and factor_files; beside: the one above `path`; null: tickers as they are, without splits and dividends."""
+    names: tuple[str, ...] | None = None
+    """Keep these symbols only; FB@1999-08-10 is who had the ticker from that day."""
+    universe: str | None = None
+    """YAML file of symbols (with sector and CIK) and a benchmark; gives `names` where they are not set."""
+    tz: str | None = None
+    """Zone of the zips' times where it is not the market's."""
+    extended_hours: bool = False
+    """Keep bars before the open and after the close."""
 
 
 class Sp500Data(Data):
@@ -80,7 +102,7 @@ class SyntheticData(Data):
     """Mean simple return a bar, the same for each symbol."""
 
 
-DataConfig = Annotated[FileData | Sp500Data | SyntheticData, Field(discriminator="type")]
+DataConfig = Annotated[FileData | LeanData | Sp500Data | SyntheticData, Field(discriminator="type")]
 
 
 class Lake(Section):
@@ -418,7 +440,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"--{name} is {problem.get('input')!r}; expected: {problem['msg'].removeprefix('Value error, ')}"
 
 
-_SOURCES: dict[str, type[Data]] = {"csv": FileData, "parquet": FileData, "sp500": Sp500Data, "synthetic": SyntheticData}
+_SOURCES: dict[str, type[Data]] = {"csv": FileData, "parquet": FileData, "lean": LeanData, "sp500": Sp500Data, "synthetic": SyntheticData}
 
 
 def known_knobs() -> dict[str, tuple[Any, str]]:
@@ -438,7 +460,7 @@ def known_knobs() -> dict[str, tuple[Any, str]]:
                 knobs.setdefault(f"{prefix}{name}", (default, info.description or ""))
 
     walk(Config, "")
-    knobs["data.type"] = ("synthetic", "Where the bars come from: csv, parquet, sp500 or synthetic.")
+    knobs["data.type"] = ("synthetic", "Where the bars come from: csv, parquet, lean, sp500 or synthetic.")
     for name, info in Costs.model_fields.items():
         knobs[f"execution.costs.{name}"] = (info.default, info.description or "")
     return knobs

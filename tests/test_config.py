@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlaif_ray.config import SCALES, Config, Costs, FileData, Sp500Data, SyntheticData, known_knobs, load_config
+from rlaif_ray.config import SCALES, Config, Costs, FileData, LeanData, Sp500Data, SyntheticData, known_knobs, load_config
 from rlaif_ray.errors import ConfigError
 
 
@@ -84,12 +84,13 @@ def test_own_costs_stand_before_the_preset():
 
 def test_every_known_knob_can_be_set_to_its_default():
     """The list that `--help` prints is the list that is accepted."""
-    sources = {"csv": FileData, "sp500": Sp500Data, "synthetic": SyntheticData}
+    sources = {"csv": FileData, "lean": LeanData, "sp500": Sp500Data, "synthetic": SyntheticData}
     for knob, (default, _) in known_knobs().items():
         section, _, name = knob.partition(".")
-        kind = "synthetic" if section != "data" else next(k for k in ("synthetic", "csv", "sp500") if name in sources[k].model_fields)
+        kinds = (k for k in ("synthetic", "csv", "lean", "sp500") if name in sources[k].model_fields)
+        kind = next(kinds) if section == "data" else "synthetic"
         text = "null" if default is None else str(list(default) if isinstance(default, tuple) else default)
-        needed = {"data.type": kind} | ({"data.path": "x"} if kind == "csv" else {})
+        needed = {"data.type": kind} | ({"data.path": "x"} if kind in ("csv", "lean") else {})
         overrides = {knob: text, **needed}
         assert load_config(overrides=overrides)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlaif_ray.config import DataConfig, FileData, Sp500Data, SyntheticData
+from rlaif_ray.config import DataConfig, FileData, LeanData, Sp500Data, SyntheticData
 from rlaif_ray.core import Source
 
 
@@ -13,8 +13,15 @@ def build(section: DataConfig) -> Source:
             from rlaif_ray.data.files import FileSource
 
             return FileSource(
-                section.path, kind=section.type, symbol_pattern=section.symbol_pattern, names=section.names, stamp=section.stamp,
+                section.path, kind=section.type, symbol_pattern=section.symbol_pattern, names=_names(section), stamp=section.stamp,
                 tz=section.tz, calendar=section.calendar, adjustment=section.adjustment, bad_rows=section.bad_rows,
+            )  # fmt: skip
+        case LeanData():
+            from rlaif_ray.data.lean import LeanSource
+
+            return LeanSource(
+                section.path, market=section.market, reference=section.reference, names=_names(section), tz=section.tz,
+                extended_hours=section.extended_hours,
             )  # fmt: skip
         case Sp500Data():
             from rlaif_ray.data.bundled import Sp500Source
@@ -26,3 +33,12 @@ def build(section: DataConfig) -> Source:
             return SyntheticSource(
                 section.n_symbols, section.n_bars, section.bar, section.seed, section.signal_strength, section.drift
             )  # fmt: skip
+
+
+def _names(section: FileData | LeanData) -> tuple[str, ...] | None:
+    """`data.names`, else those of the file that `data.universe` names."""
+    if section.names is not None or section.universe is None:
+        return section.names
+    from rlaif_ray.data.files import load_universe
+
+    return load_universe(section.universe).symbols

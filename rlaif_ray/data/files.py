@@ -18,6 +18,7 @@ from rlaif_ray.core import UTC, content_hash
 from rlaif_ray.data.clean import BAR_SCHEMA, OHLC, check_prices
 from rlaif_ray.data.sessions import DAY, bar_size, local_dates, schedule
 from rlaif_ray.data.spellings import header, read_table, symbols_in
+from rlaif_ray.data.universe import Universe
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError, did_you_mean
 
 Adjustment = Literal["auto", "raw", "split_adjusted", "vendor_adjusted"]
@@ -61,7 +62,9 @@ class FileSource:
         for name in self.names:
             if name not in self._files:
                 near = did_you_mean(name, self._files)
-                raise MissingDataError(f"data.names asks for {name!r}; {self.path} has {len(self._files)} other symbols.{near}")
+                raise MissingDataError(
+                    f"data.names (or data.universe) asks for {name!r}; {self.path} has {len(self._files)} other symbols.{near}"
+                )
         return sorted(set(self.names))
 
     @cached_property
@@ -164,7 +167,8 @@ class FileSource:
         stamps = bars["stamp"]
         bar = bar_size(stamps)
         if bar == DAY:
-            return self._with_sessions(bars.with_columns(session=self._days(stamps)), symbol).rename({"closes": "timestamp"})
+            days = with_sessions(bars.with_columns(session=self._days(stamps)), self.calendar, symbol)
+            return days.rename({"closes": "timestamp"})
         if self.stamp == "date":
             raise ConfigError(f"data.stamp is 'date', but {symbol} has bars of {bar}; expected start, end or auto")
         return self._intraday(bars.with_columns(timestamp=self._in_utc(stamps, symbol)), bar, symbol)
@@ -181,7 +185,7 @@ class FileSource:
     def _intraday(self, bars: pl.DataFrame, bar: dt.timedelta, symbol: str) -> pl.DataFrame:
         marks_end = self.stamp == "end"
         inside = bars["timestamp"] if marks_end else bars["timestamp"] + dt.timedelta(microseconds=1)
-        bars = self._with_sessions(bars.with_columns(session=local_dates(inside, self.calendar)), symbol)
+        bars = with_sessions(bars.with_columns(session=local_dates(inside, self.calendar)), self.calendar, symbol)
         if marks_end:
             return bars
         start, closes = pl.col("timestamp"), pl.col("closes")
@@ -203,17 +207,28 @@ class FileSource:
                 raise DataError(f"{symbol}: a time does not exist in data.tz {self.tz!r} ({error}); check data.tz") from None
         return stamps.dt.convert_time_zone("UTC").cast(UTC)
 
-    def _with_sessions(self, bars: pl.DataFrame, symbol: str) -> pl.DataFrame:
-        """With the `opens` and `closes` of each bar's session."""
-        sessions = schedule(self.calendar, *_span(bars["session"])).rename({"open": "opens", "close": "closes"})
-        bars = bars.join(sessions, on="session", how="left", maintain_order="left")
-        stray = bars.filter(pl.col("closes").is_null())
-        if stray.height:
-            raise DataError(
-                f"{symbol} has {stray.height} of {bars.height} bars on days without a session of {self.calendar}, the first on "
-                f"{stray['session'][0]}; expected trading days: set data.calendar (24/7 for markets that never close), or mend the source"
-            )
-        return bars
+
+def load_universe(path: str) -> Universe:
+    """The universe of a YAML file (`Universe.parse`); raises `ConfigError` for a file that cannot be read, `SchemaError` with its name."""
+    try:
+        return Universe.parse(Path(path).expanduser().read_text())
+    except OSError as error:
+        raise ConfigError(f"data.universe {path}: {error.strerror}; expected a YAML file of symbols") from None
+    except SchemaError as error:
+        raise SchemaError(f"{path}: {error}") from None
+
+
+def with_sessions(bars: pl.DataFrame, calendar: str, symbol: str) -> pl.DataFrame:
+    """With the `opens` and `closes` (UTC) of each bar's `session`; raises `DataError` for days without one."""
+    sessions = schedule(calendar, *_span(bars["session"])).rename({"open": "opens", "close": "closes"})
+    bars = bars.join(sessions, on="session", how="left", maintain_order="left")
+    stray = bars.filter(pl.col("closes").is_null())
+    if stray.height:
+        raise DataError(
+            f"{symbol} has {stray.height} of {bars.height} bars on days without a session of {calendar}, the first on "
+            f"{stray['session'][0]}; expected trading days: set data.calendar (24/7 for markets that never close), or mend the source"
+        )
+    return bars
 
 
 def symbols_of_names(paths: Sequence[Path], pattern: str | None = None) -> list[str]:

@@ -4,7 +4,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rlaif_ray.data.files import FileSource, symbols_of_names
+from rlaif_ray.config import load_config
+from rlaif_ray.data import build
+from rlaif_ray.data.files import FileSource, load_universe, symbols_of_names
 from rlaif_ray.data.spellings import read_table, recognise
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
 from tests.data.bars import write_csv
@@ -249,3 +251,21 @@ def test_a_bad_adjusted_close_is_not_hidden_by_scaling(tmp_path: Path) -> None:
 def test_lines_are_counted_in_the_file_also_for_one_symbol_of_many(tmp_path: Path) -> None:
     path = write(tmp_path / "all.csv", "symbol,date,close", "A,2020-01-02,1", "B,2020-01-02,2", "B,2020-01-03,3")
     assert read_table(path, "B")["line"].to_list() == [3, 4]
+
+
+def test_a_universe_names_the_symbols_that_are_kept(tmp_path: Path) -> None:
+    prices, universe = tmp_path / "prices", tmp_path / "mine.yaml"
+    for name in ("AAA", "BBB", "ON"):
+        write_csv(prices, name, CLOSES)
+    universe.write_text("symbols: {ON: , AAA: {sector: Energy}}\nbenchmark: BBB\n")
+    knobs = {"data.type": "csv", "data.path": str(prices), "data.universe": str(universe)}
+    assert build(load_config(overrides=knobs).data).symbols() == ["AAA", "ON"]
+    assert build(load_config(overrides=knobs | {"data.names": "[BBB]"}).data).symbols() == ["BBB"]
+    universe.write_text("symbols: {ON: , ABA: }\n")
+    with pytest.raises(MissingDataError, match=r"data.names \(or data.universe\) asks for 'ABA'"):
+        build(load_config(overrides=knobs).data).symbols()
+    universe.write_text("symbols: {ON: {secto: Energy}}\n")
+    with pytest.raises(SchemaError, match=r"mine.yaml: a listing has an unknown key 'secto'.*Did you mean 'sector'"):
+        build(load_config(overrides=knobs).data)
+    with pytest.raises(ConfigError, match=r"data.universe .*nowhere.yaml: No such file"):
+        load_universe(str(tmp_path / "nowhere.yaml"))
