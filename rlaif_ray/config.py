@@ -105,6 +105,19 @@ class SyntheticData(Data):
 DataConfig = Annotated[FileData | LeanData | Sp500Data | SyntheticData, Field(discriminator="type")]
 
 
+class LeanOptionFacts(Section):
+    """What option chains say of their underlyings: put/call ratios, volatility at the money, its slope and skew."""
+
+    type: Literal["lean_options"]
+    path: str
+    """Folder such as Lean's option/usa/universes, one folder of days for each underlying; or the days of one underlying."""
+    names: tuple[str, ...] | None = None
+    """Keep these underlyings; for the days of one underlying, its name."""
+
+
+FactsConfig = LeanOptionFacts
+
+
 class Lake(Section):
     uri: str = "lake"
     """Folder or URI of the Delta tables; the trial ledger lies beside them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlaif_ray.config import DataConfig, FileData, LeanData, Sp500Data, SyntheticData
+from rlaif_ray.config import DataConfig, FactsConfig, FileData, LeanData, LeanOptionFacts, Sp500Data, SyntheticData
 from rlaif_ray.core import Source
 
 
@@ -33,6 +33,15 @@ def build(section: DataConfig) -> Source:
             return SyntheticSource(
                 section.n_symbols, section.n_bars, section.bar, section.seed, section.signal_strength, section.drift
             )  # fmt: skip
+
+
+def build_facts(section: FactsConfig) -> Source:
+    """The source of facts or documents that a `facts` section names."""
+    match section:
+        case LeanOptionFacts():
+            from rlaif_ray.data.options import LeanOptionSource
+
+            return LeanOptionSource(section.path, names=section.names)
 
 
 def _names(section: FileData | LeanData) -> tuple[str, ...] | None:

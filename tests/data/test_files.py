@@ -6,6 +6,7 @@ import pytest
 
 from rlaif_ray.config import load_config
 from rlaif_ray.data import build
+from rlaif_ray.data.clean import clean
 from rlaif_ray.data.files import FileSource, load_universe, symbols_of_names
 from rlaif_ray.data.spellings import read_table, recognise
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
@@ -269,3 +270,15 @@ def test_a_universe_names_the_symbols_that_are_kept(tmp_path: Path) -> None:
         build(load_config(overrides=knobs).data)
     with pytest.raises(ConfigError, match=r"data.universe .*nowhere.yaml: No such file"):
         load_universe(str(tmp_path / "nowhere.yaml"))
+
+
+def test_the_real_vix_has_days_on_which_new_york_is_closed(real_data: Path) -> None:
+    """Quoted on 32 holidays since 2022 and on one day of mourning: NYSE's calendar refuses it, weekdays read it whole."""
+    path = real_data / "daily" / "vix-daily.csv"
+    with pytest.raises(DataError, match=r"33 of 9235 bars on days without a session of XNYS, the first on 2004-06-11.*data.calendar"):
+        bars_of(path, "vix-daily")
+    bars = bars_of(path, "vix-daily", calendar="24/5")
+    assert (bars.height, bars["session"][0], bars["close"][0], bars["volume"].null_count()) == (9235, dt.date(1990, 1, 2), 17.24, 9235)
+    assert bars["timestamp"][0] == dt.datetime(1990, 1, 3, tzinfo=dt.UTC)  # hours after Chicago's close, never before it
+    cleaned, quality = clean(bars, calendar="24/5")
+    assert cleaned.height == 9538 and quality["gaps_filled"] == quality["halts"] == 303 and quality["violations"] == 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from rlaif_ray.data.options import CHAIN_SCHEMA, LeanOptionSource, figures
+from rlaif_ray.config import LeanOptionFacts
+from rlaif_ray.data import build_facts
+from rlaif_ray.data.options import CHAIN_SCHEMA, LeanOptionSource, figures, read_chain
 from rlaif_ray.data.tables import FACT_SCHEMA
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError
 
@@ -146,3 +149,38 @@ def test_other_bad_folders_are_one_line(tmp_path: Path) -> None:
     put(tmp_path / "y", day="20200104")
     with pytest.raises(DataError, match=r"day without a session"):
         LeanOptionSource(str(tmp_path / "y"), names=("Y",)).read("Y")
+
+
+def test_the_real_goog_chains(real_data: Path) -> None:
+    """Seven days of 2015. Ratios are checked against sums over the file's lines; volatilities are the vendor's, and wild."""
+    folder = real_data / "intraday" / "lean" / "option_universes_goog"
+    source = build_facts(LeanOptionFacts(type="lean_options", path=str(folder), names=("GOOG",)))
+    facts = source.read("GOOG")["facts"]
+    assert facts["timestamp"].n_unique() == 7 and facts.height == 7 * 5 - 3
+    rows = [line.split(",") for line in (folder / "20151224.csv").read_text().splitlines()[2:]]
+    on_the_eve = facts.filter(pl.col("timestamp") == dt.datetime(2015, 12, 24, 18, tzinfo=dt.UTC))  # a half day
+    values = dict(on_the_eve.select("name", "value").iter_rows())
+    for name, column in (("volume", 7), ("open_interest", 8)):
+        puts, calls = (sum(float(r[column] or 0) for r in rows if r[2] == right) for right in "PC")
+        assert values[f"options/put_call_{name}"] == pytest.approx(puts / calls, rel=1e-12)
+    assert 0.1 < values["options/atm_iv_30d"] < 1 and on_the_eve["known_at"][0] == dt.datetime(2015, 12, 25, 5, tzinfo=dt.UTC)
+    # The chain of the 22nd has one expiry, in two days: no volatility 30 days ahead can be told from it.
+    first = facts.filter(pl.col("timestamp").dt.day() == 22)
+    assert first["name"].to_list() == ["options/put_call_volume", "options/put_call_open_interest"]
+
+
+def test_a_real_chain_holds_the_volume_of_its_own_day(real_data: Path) -> None:
+    """Of the contracts traded on 24 December, far more have that day's volume in its own chain than in its neighbours'."""
+    lean = real_data / "intraday" / "lean"
+    traded = {}
+    with zipfile.ZipFile(lean / "option_minute" / "goog" / "20151224_trade_american.zip") as archive:
+        for member in archive.namelist():
+            *_, right, strike, expiry = member.removesuffix(".csv").split("_")
+            volume = sum(float(line.split(",")[5]) for line in archive.read(member).decode().splitlines())
+            traded[expiry, float(strike) / 10_000, right[0].upper()] = volume
+    agree = {}
+    for day in ("20151223", "20151224", "20151228"):
+        contracts, _ = read_chain(lean / "option_universes_goog" / f"{day}.csv")
+        said = {(f"{e:%Y%m%d}", s, r): v for e, s, r, v in contracts.select("expiry", "strike", "right", "volume").iter_rows()}
+        agree[day] = sum(said.get(key) == volume for key, volume in traded.items())
+    assert agree == {"20151223": 11, "20151224": 76, "20151228": 9}
