@@ -115,7 +115,45 @@ class LeanOptionFacts(Section):
     """Keep these underlyings; for the days of one underlying, its name."""
 
 
-FactsConfig = LeanOptionFacts
+class EdgarFacts(Section):
+    """What companies filed with the SEC: figures, text by item, insiders' trades."""
+
+    type: Literal["edgar"]
+    path: str | None = None
+    """Folder of EDGAR's records; default: EDGAR's web interface."""
+    user_agent: str = ""
+    """Who asks EDGAR: a name and a mail address, as it demands."""
+    names: tuple[str, ...] | None = None
+    """Tickers to keep; needed without a path."""
+    forms: tuple[Literal["10-K", "10-Q", "8-K", "4"], ...] = ("10-K", "10-Q", "8-K", "4")
+    """Forms whose documents are read, amendments with them: text by item, and of form 4 the trades; figures come anyway."""
+    start: dt.date | None = None
+    """First day of filing whose documents are read; figures come whole."""
+    lag_days: int = Field(default=90, ge=60, le=90)
+    """Days after its period's end when a filing counts as known whose acceptance time is missing."""
+    per_second: float = Field(default=10.0, gt=0, le=10)
+    """Requests a second of one process; EDGAR allows 10 from one caller, so share them out among workers."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Longest wait for a connection, and for each piece of an answer."""
+
+
+class MacroFacts(Section):
+    """Economic series of FRED and ALFRED, each figure and revision from the day of its publication."""
+
+    type: Literal["macro"]
+    path: str | None = None
+    """Folder of answers named <series>.json; default: FRED's web interface, with FRED_API_KEY from the environment."""
+    names: tuple[str, ...] | None = None
+    """Series to keep, such as UNRATE; needed without a path."""
+    start: dt.date = dt.date(1776, 7, 4)
+    """First day of publication asked for; FRED refuses too many vintages of a series at once."""
+    end: dt.date = dt.date(9999, 12, 31)
+    """Last day of publication asked for."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Longest wait for a connection, and for each piece of an answer."""
+
+
+FactsConfig = Annotated[EdgarFacts | LeanOptionFacts | MacroFacts, Field(discriminator="type")]
 
 
 class Lake(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlaif_ray.config import DataConfig, FactsConfig, FileData, LeanData, LeanOptionFacts, Sp500Data, SyntheticData
+from rlaif_ray.config import DataConfig, EdgarFacts, FactsConfig, FileData, LeanData, LeanOptionFacts, MacroFacts, Sp500Data, SyntheticData
 from rlaif_ray.core import Source
 
 
@@ -42,6 +42,21 @@ def build_facts(section: FactsConfig) -> Source:
             from rlaif_ray.data.options import LeanOptionSource
 
             return LeanOptionSource(section.path, names=section.names)
+        case EdgarFacts():
+            from rlaif_ray.data.edgar import EdgarSource
+            from rlaif_ray.data.edgar_archive import EdgarApi, EdgarFolder
+
+            return EdgarSource(
+                EdgarApi(section.user_agent, section.per_second, section.timeout_s) if section.path is None else EdgarFolder(section.path),
+                section.names, section.forms, section.start, section.lag_days,
+            )  # fmt: skip
+        case MacroFacts():
+            from rlaif_ray.data.macro import FredApi, FredFolder, FredSource
+
+            return FredSource(
+                FredApi(section.start, section.end, timeout_s=section.timeout_s) if section.path is None else FredFolder(section.path),
+                section.names,
+            )  # fmt: skip
 
 
 def _names(section: FileData | LeanData) -> tuple[str, ...] | None:

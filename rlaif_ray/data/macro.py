@@ -1,0 +1,161 @@
+"""FRED and ALFRED: economic series with the day on which each figure, and each revision of it, was published."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from rlaif_ray.data.facts import first_said
+from rlaif_ray.data.saved import read_json
+from rlaif_ray.data.tables import FACT_SCHEMA
+from rlaif_ray.data.web import Web
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError, did_you_mean
+
+MACRO = "MACRO"
+KEY = "FRED_API_KEY"
+PAGE = 100_000  # observations an answer, FRED's most
+_ST_LOUIS = "America/Chicago"
+_FIELDS = ("realtime_start", "date", "value")
+
+
+class FredFolder:
+    """A folder of answers of `series/observations` (file_type=json), one a series, named `<series>.json` or `.json.gz`."""
+
+    def __init__(self, path: str) -> None:
+        # A worker's current folder is not the driver's.
+        self.path = str(Path(path).expanduser().absolute())
+
+    def series(self) -> list[str]:
+        """The names of the files. Raises `MissingDataError` where there are none."""
+        if not self._files:
+            raise MissingDataError(f"{self.path} holds no <series>.json or .json.gz; check facts.path")
+        return sorted(self._files)
+
+    def pages(self, series: str) -> list[Mapping[str, Any]]:
+        return [read_json(self._files[series])]
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        paths = [p for p in Path(self.path).glob("*.json*") if p.name.endswith((".json", ".json.gz"))]
+        return {p.name.removesuffix(".gz").removesuffix(".json"): p for p in paths}
+
+
+@dataclass(frozen=True)
+class FredApi:
+    """FRED's web interface. The key is read from the environment (`FRED_API_KEY`) and shown nowhere.
+
+    Parameters
+    ----------
+    vintages_from, vintages_until : first and last day of publication asked for. FRED refuses more than 2,000 vintages of a
+        series at once, which daily series reach in eight years.
+    per_second : requests a second of one process; FRED allows 120 a minute.
+    """
+
+    vintages_from: dt.date = dt.date(1776, 7, 4)
+    vintages_until: dt.date = dt.date(9999, 12, 31)
+    per_second: float = 2.0
+    timeout_s: float = 30.0
+    url: str = "https://api.stlouisfed.org"
+    backoff_s: float = 1.0
+
+    def series(self) -> None:
+        """FRED has hundreds of thousands of series: any name may be one."""
+
+    def pages(self, series: str) -> list[Mapping[str, Any]]:
+        """All answers that hold the series. Raises `ConfigError` without a key, `DataError` where FRED refuses."""
+        key = os.environ.get(KEY, "")
+        if not key:
+            raise ConfigError(f"{KEY} is not set in the environment; expected FRED's key of 32 letters and digits, or set facts.path")
+        web = Web(
+            "FRED", f"check the series' name, {KEY} and facts.start", secrets={"api_key": key}, per_second=self.per_second,
+            timeout_s=self.timeout_s, backoff_s=self.backoff_s,
+        )  # fmt: skip
+        asked = {
+            "series_id": series, "file_type": "json", "output_type": "1", "realtime_start": self.vintages_from.isoformat(),
+            "realtime_end": self.vintages_until.isoformat(), "limit": str(PAGE),
+        }  # fmt: skip
+        pages: list[Mapping[str, Any]] = []
+        offset = 0
+        while not pages or offset < pages[-1].get("count", 0):
+            pages.append(web.json(f"{self.url}/fred/series/observations", {**asked, "offset": str(offset)}))
+            got = len(pages[-1].get("observations", ()))
+            if not got:
+                break
+            offset += got
+        return pages
+
+
+@dataclass(frozen=True)
+class FredSource:
+    """Economic series as facts of the symbol `MACRO`, named `fred/<series>`.
+
+    Parameters
+    ----------
+    archive : a folder of answers, or FRED itself.
+    names : series to keep; None: all of the folder.
+    """
+
+    archive: FredFolder | FredApi
+    names: Sequence[str] | None = None
+
+    def symbols(self) -> list[str]:
+        return [MACRO]
+
+    def read(self, symbol: str) -> dict[str, pl.DataFrame]:
+        """`facts` of all series. Raises `MissingDataError` for another symbol than `MACRO`, or a series that is not there."""
+        if symbol != MACRO:
+            raise MissingDataError(f"FRED has no symbol {symbol!r}; expected {MACRO!r}, which all series belong to")
+        return {"facts": pl.concat([vintages(series, self.archive.pages(series)) for series in self._series()])}
+
+    def _series(self) -> Sequence[str]:
+        known = self.archive.series()
+        if known is None:
+            if not self.names:
+                raise ConfigError("facts.names is not set; FRED needs the series to fetch, such as UNRATE and CPIAUCSL")
+            return self.names
+        for name in self.names or ():
+            if name not in known:
+                raise MissingDataError(f"facts.names asks for {name!r}, the folder has {len(known)} other series.{did_you_mean(name, known)}")
+        return known if self.names is None else self.names
+
+
+def vintages(series: str, pages: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """One row a value and the day of its publication (`FACT_SCHEMA`), from answers of `series/observations`, output_type 1.
+
+    `timestamp` is the midnight (UTC) after the observation's date. `known_at` is the end of the vintage's day in St. Louis:
+    FRED dates its vintages by its own calendar and does not say the hour; the figure was out by then, and may not have been
+    a minute before. `.` is no value: what stood before it stands on. Where an answer was asked for some vintages only, the
+    first of them is when its older values count as known.
+
+    Raises `SchemaError` for another wire format, `DataError` where observations are missing from the answers.
+    """
+    rows: list[tuple[str, ...]] = []
+    count, unit = 0, "lin"
+    for page in pages:
+        if "observations" not in page or page.get("output_type", 1) != 1:
+            raise SchemaError(
+                f"FRED's {series} is an answer with {sorted(page)} and output_type {page.get('output_type')}; expected "
+                f"series/observations with file_type=json and output_type=1"
+            )
+        try:
+            rows += [tuple(str(row[field]) for field in _FIELDS) for row in page["observations"]]
+        except KeyError as error:
+            raise SchemaError(f"an observation of FRED's {series} has no {error}; expected {', '.join(_FIELDS)}") from None
+        count, unit = page.get("count", len(rows)), page.get("units", unit)
+    if len(rows) != count:
+        raise DataError(f"FRED's {series} holds {len(rows)} of {count} observations; expected all: ask with limit={PAGE} or narrow the dates")
+    seen = pl.DataFrame(rows, dict.fromkeys(_FIELDS, pl.String), orient="row").filter(pl.col("value") != ".")
+    day = dt.timedelta(days=1)
+    midnight = (pl.col("realtime_start").str.to_datetime("%Y-%m-%d", time_unit="us") + day).dt.replace_time_zone(_ST_LOUIS)
+    said = seen.sort("realtime_start").select(
+        symbol=pl.lit(MACRO), timestamp=(pl.col("date").str.to_datetime("%Y-%m-%d", time_unit="us") + day).dt.replace_time_zone("UTC"),
+        known_at=midnight.dt.convert_time_zone("UTC"), name=pl.lit(f"fred/{series}"), started=pl.lit(None, pl.Date), unit=pl.lit(unit),
+        value=pl.col("value").cast(pl.Float64), form=pl.lit("vintage"), source_id=pl.col("realtime_start"),
+    ).cast(FACT_SCHEMA)  # fmt: skip
+    return first_said(said)

@@ -1,0 +1,111 @@
+import datetime as dt
+import gzip
+import json
+import pickle
+import traceback
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from rlaif_ray.data.macro import MACRO, FredApi, FredFolder, FredSource, vintages
+from rlaif_ray.data.tables import FACT_SCHEMA
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
+from tests.servers.fred import FRED_KEY, fred, observations
+from tests.servers.loopback import BROKEN, CUT_JSON, TOO_FAST, TORN, Answer
+
+# The first quarter was said in April, revised in May and June, and said again unchanged in July.
+GDP = [
+    ("2020-04-29", "2020-01-01", "100.0"), ("2020-05-28", "2020-01-01", "101.5"), ("2020-06-25", "2020-01-01", "101.0"),
+    ("2020-07-30", "2020-01-01", "101.0"), ("2020-07-30", "2020-04-01", "90"), ("2020-07-30", "2020-07-01", "."),
+]  # fmt: skip
+
+
+def utc(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+
+
+def api(url: str) -> FredApi:
+    return FredApi(per_second=1000, timeout_s=5, url=url, backoff_s=0.001)
+
+
+def test_each_vintage_is_known_when_its_day_is_over_in_st_louis() -> None:
+    facts = vintages("GDP", [observations(GDP)])
+    assert facts.schema == FACT_SCHEMA
+    assert facts.select("timestamp", "known_at", "value", "source_id").rows() == [
+        (utc("2020-01-02T00:00"), utc("2020-04-30T05:00"), 100.0, "2020-04-29"),
+        (utc("2020-01-02T00:00"), utc("2020-05-29T05:00"), 101.5, "2020-05-28"),
+        (utc("2020-01-02T00:00"), utc("2020-06-26T05:00"), 101.0, "2020-06-25"),
+        (utc("2020-04-02T00:00"), utc("2020-07-31T05:00"), 90.0, "2020-07-30"),
+    ]
+    assert set(facts["name"]) == {"fred/GDP"} and set(facts["symbol"]) == {MACRO}
+    winter = vintages("GDP", [observations([("2021-01-28", "2020-10-01", "95")])])
+    assert winter["known_at"].to_list() == [utc("2021-01-29T06:00")]
+
+
+def test_a_later_vintage_changes_nothing_known_before() -> None:
+    whole = vintages("GDP", [observations(GDP)])
+    for cut in range(1, len(GDP)):
+        before = vintages("GDP", [observations(GDP[:cut])])
+        assert whole.filter(pl.col("known_at") <= before["known_at"].max()).sort("known_at").head(before.height).equals(before.sort("known_at"))
+
+
+def test_a_folder_of_answers(tmp_path: Path) -> None:
+    (tmp_path / "GDP.json").write_text(json.dumps(observations(GDP)))
+    (tmp_path / "UNRATE.json.gz").write_bytes(gzip.compress(json.dumps(observations([("2020-05-08", "2020-04-01", "14.7")])).encode()))
+    source = pickle.loads(pickle.dumps(FredSource(FredFolder(str(tmp_path)))))
+    assert source.symbols() == [MACRO] and set(source.read(MACRO)["facts"]["name"]) == {"fred/GDP", "fred/UNRATE"}
+    assert set(FredSource(FredFolder(str(tmp_path)), ["GDP"]).read(MACRO)["facts"]["name"]) == {"fred/GDP"}
+    with pytest.raises(MissingDataError, match="asks for 'UNRAT'.*Did you mean 'UNRATE'"):
+        FredSource(FredFolder(str(tmp_path)), ["UNRAT"]).read(MACRO)
+    with pytest.raises(MissingDataError, match="expected 'MACRO'"):
+        source.read("GDP")
+    with pytest.raises(MissingDataError, match=r"holds no <series>\.json"):
+        FredSource(FredFolder(str(tmp_path / "none"))).read(MACRO)
+
+
+def test_the_interface_pages_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRED_API_KEY", FRED_KEY)
+    with fred({"GDP": GDP}, most=2).serving() as vendor:
+        vendor.faults.extend([TOO_FAST, BROKEN, TORN, CUT_JSON])
+        facts = FredSource(api(vendor.url), ["GDP"]).read(MACRO)["facts"]
+        assert facts.equals(vintages("GDP", [observations(GDP)]))
+        assert [a.query["offset"] for a in vendor.asked] == ["0"] * 5 + ["2", "4"]
+        since = FredApi(dt.date(2020, 6, 1), per_second=1000, url=vendor.url)
+        assert FredSource(since, ["GDP"]).read(MACRO)["facts"]["value"].to_list() == [101.0, 90.0]
+
+
+def test_the_key_comes_from_the_environment_and_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FRED_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="FRED_API_KEY is not set"):
+        FredSource(api("http://127.0.0.1:9"), ["GDP"]).read(MACRO)
+    wrong = "f" * 32
+    monkeypatch.setenv("FRED_API_KEY", wrong)
+    with fred({"GDP": GDP}).serving() as vendor:
+        source = FredSource(api(vendor.url), ["GDP"])
+        with pytest.raises(DataError, match="HTTP 400 .*api_key is not registered.*check the series' name, FRED_API_KEY") as refused:
+            source.read(MACRO)
+        vendor.faults.extend([BROKEN] * 6)
+        with pytest.raises(DataError, match="in 6 tries") as broken:
+            source.read(MACRO)
+    for error in (refused.value, broken.value):
+        assert wrong not in "".join(traceback.format_exception(error))
+    assert wrong.encode() not in pickle.dumps(source)
+
+
+def test_answers_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SchemaError, match="output_type 2; expected"):
+        vintages("GDP", [observations(GDP) | {"output_type": 2}])
+    with pytest.raises(SchemaError, match="has no 'value'"):
+        vintages("GDP", [observations([]) | {"observations": [{"realtime_start": "2020-01-01", "date": "2020-01-01"}]}])
+    with pytest.raises(DataError, match="holds 6 of 9 observations"):
+        vintages("GDP", [observations(GDP, count=9)])
+    monkeypatch.setenv("FRED_API_KEY", FRED_KEY)
+    with fred({}).serving() as vendor:
+        with pytest.raises(DataError, match="The series does not exist"):
+            FredSource(api(vendor.url), ["NONE"]).read(MACRO)
+        with pytest.raises(ConfigError, match=r"facts\.names is not set"):
+            FredSource(api(vendor.url)).read(MACRO)
+        vendor.faults.append(Answer(b"<html>Maintenance</html>", 200, "text/html"))
+        with pytest.raises(DataError, match="FRED sent a page where JSON was expected: 'Maintenance'"):
+            FredSource(api(vendor.url), ["GDP"]).read(MACRO)
