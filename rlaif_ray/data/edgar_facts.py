@@ -34,12 +34,13 @@ def filings(pages: Iterable[Mapping[str, Any]], lag_days: int) -> pl.DataFrame:
     gives it out. Without an acceptance it is `lag_days` after the period that the filing is about, and not before the day
     that it bears is over in New York. `document` is the main document's name.
 
-    The submissions end all acceptance times in `Z`, but only some are UTC. Those of Apple are the clock of New York (10-Ks at
-    06:01, none before 06:00; as UTC they would be of the night, when EDGAR is shut). Those of NVIDIA are UTC (8-Ks at 20:21
-    that bear the same day's date, which the New York clock rules out after 17:30), but for its last ones, which are New
-    York's again. So each row is judged by itself: it is read as New York's clock, the later of the two readings, unless
-    EDGAR's hours and its filing date rule that out and allow UTC. A time that cannot be told is so four or five hours late
-    at worst, and never early.
+    The submissions end all acceptance times in `Z`, but only some are UTC. Apple's are the clock of New York: 10-Ks at 06:01,
+    which as UTC would be of the night, when EDGAR is shut. NVIDIA's are UTC: 8-Ks at 20:21 that bear the same day's date,
+    and hundreds that as New York's would be of the night; but its last ones are New York's again, so a company's rows do not
+    vouch for each other. A row is therefore read as New York's clock, the later of the two, unless that is ruled out and UTC
+    is not: by EDGAR's hours, or by the filing date, which counts only in a company none of whose earlier rows the hours rule out
+    as UTC (the SEC moves dates on request: an 8-K of Apple's at 18:55 bears the same day's). What cannot be told is so four or
+    five hours late, and never early.
     """
     parts = []
     for page in pages:
@@ -58,7 +59,9 @@ def filings(pages: Iterable[Mapping[str, Any]], lag_days: int) -> pl.DataFrame:
         utc=pl.col("clock").dt.replace_time_zone("UTC"),
         new_york=pl.col("clock").dt.replace_time_zone(NEW_YORK, ambiguous="latest", non_existent="null").dt.convert_time_zone("UTC"),
     )
-    told_utc = _possible(pl.col("utc")) & ~_possible(pl.col("new_york")).fill_null(False)
+    proven = pl.col("filed").filter(_is_open("new_york") & ~_is_open("utc")).min()
+    ruled_out = ~_is_open("new_york") | (~_bears_its_date("new_york") & (pl.col("filed") > proven).fill_null(False).not_())
+    told_utc = ruled_out & _is_open("utc") & _bears_its_date("utc")
     accepted = pl.when(told_utc).then("utc").otherwise(pl.coalesce("new_york", "utc"))
     held = pl.max_horizontal("accepted", _new_york("filed", dt.timedelta(hours=6)))
     known_at = pl.when(pl.col("accepted").is_null()).then(_guessed(pl.col("about"), lag_days)).otherwise(held)
@@ -66,13 +69,18 @@ def filings(pages: Iterable[Mapping[str, Any]], lag_days: int) -> pl.DataFrame:
     return timed.select(FILING_SCHEMA.keys()).cast(FILING_SCHEMA).sort("filed", "known_at", "accession")
 
 
-def _possible(moment: pl.Expr) -> pl.Expr:
-    """Whether EDGAR could have accepted a form dated `filed` then."""
-    local = moment.dt.convert_time_zone(NEW_YORK)
+def _is_open(moment: str) -> pl.Expr:
+    """Whether EDGAR accepts filings then; it is shut at a null."""
+    local = pl.col(moment).dt.convert_time_zone(NEW_YORK)
+    return ((local.dt.weekday() <= 5) & local.dt.time().is_between(_OPENS, _CLOSES)).fill_null(False)
+
+
+def _bears_its_date(moment: str) -> pl.Expr:
+    """Whether the date of filing is the one that goes with an acceptance then."""
+    local = pl.col(moment).dt.convert_time_zone(NEW_YORK)
     day, time = local.dt.date(), local.dt.time()
-    is_open = (local.dt.weekday() <= 5) & time.is_between(_OPENS, _CLOSES)
     in_time = (time <= _DAY_SURELY_ENDED) | pl.col("form").str.contains(_DATED_UNTIL_CLOSE)
-    return is_open & (((pl.col("filed") == day) & in_time) | ((pl.col("filed") > day) & (time >= _DAY_ENDS)))
+    return (((pl.col("filed") == day) & in_time) | ((pl.col("filed") > day) & (time >= _DAY_ENDS))).fill_null(False)
 
 
 def _guessed(period_end: pl.Expr, lag_days: int) -> pl.Expr:
@@ -113,7 +121,9 @@ def company_facts(symbol: str, answer: Mapping[str, Any], filed: pl.DataFrame, l
             for e in given
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise SchemaError(f"company facts of {symbol} are not as EDGAR writes them ({error!r}); expected facts/taxonomy/concept/units") from None
+        raise SchemaError(
+            f"company facts of {symbol} are not as EDGAR writes them ({error!r}); expected facts/taxonomy/concept/units"
+        ) from None
     names = ("name", "unit", "started", "ended", "value", "form", "source_id", "filed")
     kinds = {n: pl.Float64 if n == "value" else pl.String for n in names}
     facts = pl.DataFrame(entries, kinds, orient="row", strict=False).drop_nulls("value").with_columns(
@@ -122,5 +132,5 @@ def company_facts(symbol: str, answer: Mapping[str, Any], filed: pl.DataFrame, l
     facts = facts.with_columns(
         symbol=pl.lit(symbol), timestamp=_after(pl.col("ended")), known_at=pl.coalesce("public", _guessed(pl.col("ended"), lag_days)),
     )  # fmt: skip
-    return first_said(facts.sort("filed", "known_at", "source_id")).select(FACT_SCHEMA.keys()).cast(FACT_SCHEMA)
+    return first_said(facts.sort("filed", "known_at", "source_id", maintain_order=True)).select(FACT_SCHEMA.keys()).cast(FACT_SCHEMA)
 

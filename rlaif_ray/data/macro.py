@@ -121,7 +121,8 @@ class FredSource:
             return self.names
         for name in self.names or ():
             if name not in known:
-                raise MissingDataError(f"facts.names asks for {name!r}, the folder has {len(known)} other series.{did_you_mean(name, known)}")
+                near = did_you_mean(name, known)
+                raise MissingDataError(f"facts.names asks for {name!r}; the folder has {len(known)} other series.{near}")
         return known if self.names is None else self.names
 
 
@@ -149,7 +150,7 @@ def vintages(series: str, pages: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
             raise SchemaError(f"an observation of FRED's {series} has no {error}; expected {', '.join(_FIELDS)}") from None
         count, unit = page.get("count", len(rows)), page.get("units", unit)
     if len(rows) != count:
-        raise DataError(f"FRED's {series} holds {len(rows)} of {count} observations; expected all: ask with limit={PAGE} or narrow the dates")
+        raise DataError(f"FRED's {series} holds {len(rows)} of {count} observations; expected all: ask with limit={PAGE}")
     seen = pl.DataFrame(rows, dict.fromkeys(_FIELDS, pl.String), orient="row").filter(pl.col("value") != ".")
     day = dt.timedelta(days=1)
     midnight = (pl.col("realtime_start").str.to_datetime("%Y-%m-%d", time_unit="us") + day).dt.replace_time_zone(_ST_LOUIS)

@@ -21,8 +21,9 @@ def accepted(form: str, filed: str, stamp: str) -> tuple[dt.datetime | None, dt.
     return row["accepted"], row["known_at"]
 
 
-def entry(accession: str, filed: str, value: float, end: str = "2023-12-31", start: str | None = "2023-10-01", form: str = "10-Q") -> Any:
-    return {"end": end, "val": value, "accn": accession, "fy": 2023, "fp": "Q4", "form": form, "filed": filed} | ({"start": start} if start else {})
+def entry(accession: str, filed: str, value: float, start: str | None = "2023-10-01") -> Any:
+    said = {"end": "2023-12-31", "val": value, "accn": accession, "fy": 2023, "fp": "Q4", "form": "10-Q", "filed": filed}
+    return said | ({"start": start} if start else {})
 
 
 def facts_of(*entries: Any, pages: Any = (), lag_days: int = 90) -> pl.DataFrame:
@@ -78,9 +79,10 @@ def test_the_first_filing_says_a_figure_and_repeats_say_nothing_new() -> None:
 
 
 def test_periods_and_instants_are_keys_of_their_own() -> None:
-    quarter, year, instant = entry("a", "2024-02-01", 1.0), entry("a", "2024-02-01", 4.0, start="2023-01-01"), entry("a", "2024-02-01", 9.0, start=None)
+    quarter, year = entry("a", "2024-02-01", 1.0), entry("a", "2024-02-01", 4.0, start="2023-01-01")
+    instant = entry("a", "2024-02-01", 9.0, start=None)
     assert facts_of(quarter, year, instant).select("started", "value").rows() == [
-        (dt.date(2023, 10, 1), 1.0), (dt.date(2023, 1, 1), 4.0), (None, 9.0),
+        (None, 9.0), (dt.date(2023, 1, 1), 4.0), (dt.date(2023, 10, 1), 1.0),
     ]  # fmt: skip
 
 
@@ -100,14 +102,19 @@ def test_a_first_value_that_never_stood_alone_is_left_out() -> None:
 
 
 def test_what_is_filed_later_changes_nothing_known_before() -> None:
-    entries = [entry(f"{i}", f"2024-{2 + i:02d}-05", float(v)) for i, v in enumerate([5, 5, 7, 7, 6])]
-    for listed in ([], ["0", "2", "3"], ["1", "4"]):
-        rows = [(f"{i}", f"2024-{2 + i:02d}-05", "2023-12-31", f"2024-{2 + i:02d}-05T16:31:00.000Z", "10-Q", "x") for i in range(5) if f"{i}" in listed]
-        pages = [columns(*rows)] if rows else []
+    days = [f"2024-{month:02d}-05" for month in range(2, 7)]
+    entries = [entry(f"{i}", day, value) for i, (day, value) in enumerate(zip(days, [5.0, 5.0, 7.0, 7.0, 6.0], strict=True))]
+    for listed in ([], [0, 2, 3], [1, 4]):
+        rows = [(f"{i}", days[i], "2023-12-31", f"{days[i]}T16:31:00.000Z", "10-Q", "x") for i in listed]
         for cut in range(1, 5):
-            whole, before = facts_of(*entries, pages=pages), facts_of(*entries[:cut], pages=pages)
-            at = utc(f"2024-{2 + cut:02d}-05T00:00:00")  # before filing `cut` came
+            whole, before = facts_of(*entries, pages=[columns(*rows)]), facts_of(*entries[:cut], pages=[columns(*rows[:cut])])
+            at = utc(f"{days[cut]}T00:00:00")  # before filing `cut` came
             assert whole.filter(pl.col("known_at") <= at).equals(before.filter(pl.col("known_at") <= at))
+
+
+def test_a_figure_of_a_day_that_is_not_over_is_known_when_it_is() -> None:
+    page = columns(("a", "2023-12-31", "2023-12-31", "2023-12-29T16:31:00.000Z", "10-Q", "a.htm"))
+    assert facts_of(entry("a", "2023-12-31", 1.0), pages=[page])["known_at"].to_list() == [utc("2024-01-01T00:00:00")]
 
 
 def test_other_shapes_are_named() -> None:

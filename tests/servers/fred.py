@@ -28,7 +28,8 @@ def fred(series: Mapping[str, Sequence[Row]], most: int = 100_000) -> Loopback:
         if asked.path != "/fred/series/observations":
             return Answer(b"not found", 404, "text/plain")
         if query.get("api_key") != FRED_KEY:
-            return saying({"error_code": 400, "error_message": f"Bad Request.  The value {query.get('api_key')} for variable api_key is not registered."}, 400)  # fmt: skip
+            said = f"Bad Request.  The value {query.get('api_key')} for variable api_key is not registered."
+            return saying({"error_code": 400, "error_message": said}, 400)
         if query["series_id"] not in series:
             return saying({"error_code": 400, "error_message": "Bad Request.  The series does not exist."}, 400)
         rows = [r for r in series[query["series_id"]] if query["realtime_start"] <= r[0] <= query["realtime_end"]]
