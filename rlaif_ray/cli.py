@@ -16,6 +16,7 @@ from pathlib import Path
 from rlaif_ray import __version__, cli_lake, ray_runtime
 from rlaif_ray.errors import ConfigError, DataError, RlaifError, did_you_mean
 
+
 @dataclass(frozen=True)
 class Flag:
     """`value` names what follows the flag in the help; a switch has none."""

@@ -36,14 +36,9 @@ class Data(Section):
     """A row that cannot be right, a file that cannot be read: end with one line, or set it apart with the reason and go on."""
 
 
-class FileData(Data):
-    """A folder, glob or file of CSV or Parquet tables."""
+class BarTable(Data):
+    """Bars in a table whose columns have their usual spellings."""
 
-    type: Literal["csv", "parquet"]
-    path: str
-    """Folder, glob or file. Columns are recognised in their usual spellings."""
-    symbol_pattern: str | None = None
-    """Regular expression with one group that finds the symbol in a file's name; default: the part that differs."""
     names: tuple[str, ...] | None = None
     """Keep these symbols only."""
     universe: str | None = None
@@ -78,6 +73,48 @@ class LeanData(Data):
     """Keep bars before the open and after the close."""
 
 
+class FileData(BarTable):
+    """A folder, glob or file of CSV or Parquet tables."""
+
+    type: Literal["csv", "parquet"]
+    path: str
+    """Folder, glob or file. Columns are recognised in their usual spellings."""
+    symbol_pattern: str | None = None
+    """Regular expression with one group that finds the symbol in a file's name; default: the part that differs."""
+
+
+class SqlData(BarTable):
+    """A database, asked by one query for one symbol at a time."""
+
+    type: Literal["sql"]
+    query: str
+    """SELECT that gives one row a bar: symbol, time and prices, in columns of the usual spellings."""
+    url_variable: str = "RLAIF_SQL_URL"
+    """Environment variable that holds the SQLAlchemy URL of the database; the URL itself is never written anywhere."""
+
+
+class KafkaData(BarTable):
+    """Topics whose messages are bars, one JSON object each."""
+
+    type: Literal["kafka"]
+    topics: tuple[str, ...] = Field(min_length=1)
+    """Topics, read from the earliest message to the latest."""
+    servers: tuple[str, ...] = Field(min_length=1)
+    """Brokers to ask first, as host:port."""
+
+
+class YahooData(Data):
+    """Daily bars of Yahoo through yfinance: keyless, unofficial, split-adjusted by the vendor, so not point in time."""
+
+    type: Literal["yahoo"]
+    names: tuple[str, ...] = Field(min_length=1)
+    """Symbols, as Yahoo spells them: BRK-B, ^VIX, BTC-USD."""
+    calendar: str = "XNYS"
+    """Exchange calendar that says when sessions close."""
+    base_url: str | None = None
+    """Where the same service answers, such as a caching proxy; default: Yahoo."""
+
+
 class Sp500Data(Data):
     """Adjusted closes of 20 S&P 500 stocks, 1990-2022, as shipped with skfolio: close only, vendor-adjusted."""
 
@@ -102,7 +139,9 @@ class SyntheticData(Data):
     """Mean simple return a bar, the same for each symbol."""
 
 
-DataConfig = Annotated[FileData | LeanData | Sp500Data | SyntheticData, Field(discriminator="type")]
+DataConfig = Annotated[
+    FileData | LeanData | SqlData | KafkaData | YahooData | Sp500Data | SyntheticData, Field(discriminator="type")
+]  # fmt: skip
 
 
 class LeanOptionFacts(Section):
@@ -153,7 +192,27 @@ class MacroFacts(Section):
     """Longest wait for a connection, and for each piece of an answer."""
 
 
-FactsConfig = Annotated[EdgarFacts | LeanOptionFacts | MacroFacts, Field(discriminator="type")]
+class DocumentsData(Section):
+    """News, tweets, transcripts and notes from files; their format is told by their content."""
+
+    type: Literal["documents"]
+    path: str
+    """Folder, glob or file: CSV, JSON, responses of NewsAPI or Alpha Vantage, text under a header, tar archives of these."""
+    kind: str = "news"
+    """What stories are that do not say it: news, transcript, note."""
+    publisher: str = "unknown"
+    """Source of stories that name none."""
+    symbol_pattern: str | None = None
+    """Regular expression with one group that finds the symbol in the name of a file whose stories name none."""
+    names: tuple[str, ...] | None = None
+    """Keep these symbols only."""
+    tz: str = "America/New_York"
+    """Zone of times that carry none; where it is not known, one west of the true one lets nothing be known early."""
+    latency_s: float = Field(default=0.0, ge=0)
+    """Seconds from a story's publication until it can be known."""
+
+
+FactsConfig = Annotated[DocumentsData | EdgarFacts | LeanOptionFacts | MacroFacts, Field(discriminator="type")]
 
 
 class Lake(Section):
@@ -491,7 +550,10 @@ def _first_problem(error: ValidationError) -> str:
     return f"--{name} is {problem.get('input')!r}; expected: {problem['msg'].removeprefix('Value error, ')}"
 
 
-_SOURCES: dict[str, type[Data]] = {"csv": FileData, "parquet": FileData, "lean": LeanData, "sp500": Sp500Data, "synthetic": SyntheticData}
+_SOURCES: dict[str, type[Data]] = {
+    "csv": FileData, "parquet": FileData, "lean": LeanData, "sql": SqlData, "kafka": KafkaData, "yahoo": YahooData, "sp500": Sp500Data,
+    "synthetic": SyntheticData,
+}  # fmt: skip
 
 
 def known_knobs() -> dict[str, tuple[Any, str]]:
@@ -512,6 +574,9 @@ def known_knobs() -> dict[str, tuple[Any, str]]:
 
     walk(Config, "")
     knobs["data.type"] = ("synthetic", "Where the bars come from: csv, parquet, lean, sp500 or synthetic.")
+
+
+    knobs["data.type"] = ("synthetic", f"Where the bars come from: {', '.join(_SOURCES)}.")
     for name, info in Costs.model_fields.items():
         knobs[f"execution.costs.{name}"] = (info.default, info.description or "")
     return knobs

@@ -24,10 +24,10 @@ from rlaif_ray.agents.on_ray import opine_table
 from rlaif_ray.backtest.on_ray import backtest_fold, read_episode
 from rlaif_ray.config import Config
 from rlaif_ray.core import Abstention, Cube, Episode, Opinion, OpinionTable, canonical_json, content_hash
-from rlaif_ray.data import build as build_source
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.lake import as_decided
 from rlaif_ray.data.on_ray import ingest
+from rlaif_ray.data.sources_on_ray import build as build_source
 from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.features.catalog import DEFAULT_OBSERVATION
 from rlaif_ray.features.on_ray import compute

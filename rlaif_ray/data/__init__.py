@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
-from rlaif_ray.config import DataConfig, EdgarFacts, FactsConfig, FileData, LeanData, LeanOptionFacts, MacroFacts, Sp500Data, SyntheticData
+from rlaif_ray.config import (
+    BarTable,
+    DataConfig,
+    DocumentsData,
+    EdgarFacts,
+    FactsConfig,
+    FileData,
+    KafkaData,
+    LeanData,
+    LeanOptionFacts,
+    MacroFacts,
+    Sp500Data,
+    SqlData,
+    SyntheticData,
+    YahooData,
+)
 from rlaif_ray.core import Source
+from rlaif_ray.errors import ConfigError
 
 
 def build(section: DataConfig) -> Source:
@@ -22,6 +38,21 @@ def build(section: DataConfig) -> Source:
             return LeanSource(
                 section.path, market=section.market, reference=section.reference, names=_names(section), tz=section.tz,
                 extended_hours=section.extended_hours,
+            )  # fmt: skip
+        case SqlData():
+            from rlaif_ray.data.sql import SqlSource
+
+            return SqlSource(
+                section.query, url_variable=section.url_variable, names=_names(section), stamp=section.stamp, tz=section.tz,
+                calendar=section.calendar, adjustment=section.adjustment,
+            )  # fmt: skip
+        case KafkaData():
+            raise ConfigError("data.type is kafka, which is read through Ray; expected sources_on_ray.build to build it")
+        case YahooData():
+            from rlaif_ray.data.yahoo import YahooSource
+
+            return YahooSource(
+                section.names, start=section.start, end=section.end, calendar=section.calendar, base_url=section.base_url
             )  # fmt: skip
         case Sp500Data():
             from rlaif_ray.data.bundled import Sp500Source
@@ -57,9 +88,16 @@ def build_facts(section: FactsConfig) -> Source:
                 FredApi(section.start, section.end, timeout_s=section.timeout_s) if section.path is None else FredFolder(section.path),
                 section.names,
             )  # fmt: skip
+        case DocumentsData():
+            from rlaif_ray.data.documents import DocumentSource
+
+            return DocumentSource(
+                section.path, kind=section.kind, publisher=section.publisher, symbol_pattern=section.symbol_pattern,
+                names=section.names, tz=section.tz, latency_s=section.latency_s,
+            )  # fmt: skip
 
 
-def _names(section: FileData | LeanData) -> tuple[str, ...] | None:
+def _names(section: BarTable | LeanData) -> tuple[str, ...] | None:
     """`data.names`, else those of the file that `data.universe` names."""
     if section.names is not None or section.universe is None:
         return section.names

@@ -11,8 +11,8 @@ from typing import Literal
 import polars as pl
 
 from rlaif_ray.core import UTC
+from rlaif_ray.data.bar_tables import with_sessions
 from rlaif_ray.data.clean import BAR_SCHEMA, OHLC
-from rlaif_ray.data.files import with_sessions
 from rlaif_ray.data.lean_companies import ALIVE, EVER, NO_EVENTS, Company, Span, holders, read_companies, read_events, with_events
 from rlaif_ray.data.lean_zips import Zip, read_zip, tickers_in, zips_of
 from rlaif_ray.data.sessions import DAY, local_dates, schedule

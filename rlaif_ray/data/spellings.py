@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 }
 NUMBERS = ("open", "high", "low", "close", "adjusted_close", "volume", "dividend", "split")
 _NOTHING = ["", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "n/a", "-"]
-_DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%m/%d/%Y", "%d.%m.%Y", "%d-%b-%Y", "%b %d, %Y")  # a/b/c is month/day/year
-_TIMES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y%m%d %H:%M:%S",
+DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%m/%d/%Y", "%d.%m.%Y", "%d-%b-%Y", "%b %d, %Y")  # a/b/c is month/day/year
+TIMES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y%m%d %H:%M:%S",
           "%Y%m%d %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M")  # fmt: skip
 _ZONED = ("%Y-%m-%dT%H:%M:%S%#z", "%Y-%m-%d %H:%M:%S%#z", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
-_EPOCH_UNITS = (("s", 1e8), ("ms", 1e11), ("us", 1e14), ("ns", 1e17))  # least value of a stamp after 1973 in that unit
+EPOCH_UNITS = (("s", 1e8), ("ms", 1e11), ("us", 1e14), ("ns", 1e17))  # least value of a stamp after 1973 in that unit
 
 
 def header(path: Path) -> dict[str, str]:
@@ -41,37 +42,66 @@ def header(path: Path) -> dict[str, str]:
     return recognise(_load(path, n_rows=0).columns, path.name)
 
 
+def plain(name: str) -> str:
+    """A column's name as names are compared: lower case, everything else than letters and digits as "_"."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower().strip("\ufeff \t")).strip("_")
+
+
 def recognise(columns: Iterable[str], where: str) -> dict[str, str]:
     """Our column names -> those of `columns`, by the usual spellings."""
-    plain = {re.sub(r"[^a-z0-9]+", "_", c.lower().strip("\ufeff \t")).strip("_"): c for c in columns}
-    found = {ours: plain[name] for ours, names in SPELLINGS.items() for name in reversed(names) if name in plain}
+    theirs = {plain(c): c for c in columns}
+    found = {ours: theirs[name] for ours, names in SPELLINGS.items() for name in reversed(names) if name in theirs}
     if "stamp" not in found:
         raise SchemaError(f"{where} has no time column among {list(columns)}; expected one of {', '.join(SPELLINGS['stamp'])}")
     if "close" not in found and "adjusted_close" not in found:
         expected = ", ".join(SPELLINGS["close"] + SPELLINGS["adjusted_close"])
         raise SchemaError(f"{where} has no price column among {list(columns)}; expected one of {expected}")
-    if found["stamp"] == plain.get("date") and "time" in plain:
-        found["time_of_day"] = plain["time"]
+    if found["stamp"] == theirs.get("date") and "time" in theirs:
+        found["time_of_day"] = theirs["time"]
     return found
 
 
 def read_table(path: Path, symbol: str | None = None) -> pl.DataFrame:
-    """One file under our column names: `stamp` (Date, naive or UTC datetime), numbers as Float64, `line` as counted in the file.
+    """One file under our column names, `line` as counted in the file; see `understood`."""
+    table = _load(path)
+    if not table.height:
+        raise MissingDataError(f"{path} has a header but no rows; expected bars")
+    return understood(table.with_row_index("line", offset=2 if _is_csv(path) else 1), path.name, "line", symbol)
 
-    Columns that the file has not are absent. `symbol` keeps the rows of one symbol of a long table. Raises `SchemaError`
-    for a cell that is neither number nor time, with its line.
+
+def understood(table: pl.DataFrame, place: str, unit: str, symbol: str | None = None) -> pl.DataFrame:
+    """A vendor's table under our column names: `stamp` (Date, naive or UTC datetime), numbers as Float64, `line`.
+
+    Parameters
+    ----------
+    table : any columns, of text or of types, and `line`, the number of each row where it comes from.
+    place, unit : name a row in messages together with its `line`: "AAPL.csv", "line".
+    symbol : keeps the rows of one symbol of a long table.
+
+    Columns that the table has not are absent. Raises `SchemaError` for a cell that is neither number nor time, with its
+    line; `MissingDataError` where there is no row.
     """
-    names = header(path)
-    table = _load(path).with_row_index("line", offset=2 if _is_csv(path) else 1)
+    names = recognise([c for c in table.columns if c != "line"], place)
     table = table.select("line", **{ours: pl.col(theirs) for ours, theirs in names.items()})
     if symbol is not None and "symbol" in names:
         table = table.filter(pl.col("symbol").cast(pl.String).str.strip_chars() == symbol)
     if not table.height:
-        raise MissingDataError(f"{path} has a header but no rows{f' of {symbol}' if symbol else ''}; expected bars")
+        raise MissingDataError(f"{place} has no rows{f' of {symbol}' if symbol else ''}; expected bars")
     if "time_of_day" in names:
         table = table.with_columns(stamp=pl.concat_str(pl.col("stamp", "time_of_day").cast(pl.String), separator=" "))
-    numbers = [_numbers(table, c, path) for c in NUMBERS if c in names]
-    return table.select("line", _stamps(table, path), *numbers)
+    at = f"{place} {unit}"
+    numbers = [_numbers(table, c, at) for c in NUMBERS if c in names]
+    return table.select("line", _stamps(table, at), *numbers)
+
+
+def as_text(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    """Rows of Python values as a table of text, as from a CSV file, but for columns of dates and times."""
+    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return pl.DataFrame([
+        pl.Series(name, column) if any(isinstance(c, dt.date) for c in column)
+        else pl.Series(name, [None if c is None else str(c) for c in column], pl.String)
+        for name, column in zip(names, cells, strict=True)
+    ])  # fmt: skip
 
 
 def symbols_in(path: Path) -> list[str]:
@@ -97,24 +127,26 @@ def _is_csv(path: Path) -> bool:
     return ".csv" in path.suffixes or path.suffix == ".txt"
 
 
-def _numbers(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
+def _numbers(table: pl.DataFrame, name: str, at: str) -> pl.Series:
     column = table[name]
     numbers = column.str.strip_chars().cast(pl.Float64, strict=False) if column.dtype == pl.String else column.cast(pl.Float64)
-    _refuse_cells(table, column, numbers.is_null() & column.is_not_null(), f"{name} is", "a number", path)
+    _refuse_cells(table, column, numbers.is_null() & column.is_not_null(), f"{name} is", "a number", at)
     return numbers.fill_nan(None).alias(name)
 
 
-def _stamps(table: pl.DataFrame, path: Path) -> pl.Series:
+def _stamps(table: pl.DataFrame, at: str) -> pl.Series:
     column = table["stamp"]
-    _refuse_cells(table, column, column.is_null(), "the time is", "a date or time", path)
+    _refuse_cells(table, column, column.is_null(), "the time is", "a date or time", at)
     if column.dtype.is_temporal():
         return column if column.dtype == pl.Date else column.cast(pl.Datetime("us", getattr(column.dtype, "time_zone", None)))
     text = column.cast(pl.String).str.strip_chars()
-    if text.str.contains(r"^\d{9,}$").all():
+    numbers = text.str.contains(r"^\d{9,}$")
+    if numbers.all():
         written = _written_out(text)
         return _epochs(text.cast(pl.Int64)) if written is None else written
     parsed = _parse(text)
-    _refuse_cells(table, column, parsed.is_null(), "the time is", "a date or time such as 2020-01-31 or 2020-01-31 16:00:00", path)
+    wrong = ~numbers if 2 * numbers.sum() > len(text) else parsed.is_null()
+    _refuse_cells(table, column, wrong, "the time is", "a date or time such as 2020-01-31 or 2020-01-31 16:00:00", at)
     return parsed
 
 
@@ -122,7 +154,7 @@ def _parse(text: pl.Series) -> pl.Series:
     """By the one format that reads most cells; null where that one fails."""
     best = pl.Series("stamp", [None] * len(text), dtype=pl.Datetime("us"))
     kinds: tuple[tuple[tuple[str, ...], Any], ...] = (
-        (_DATES, pl.Date), (_TIMES, pl.Datetime("us")), (_ZONED, pl.Datetime("us", "UTC")),
+        (DATES, pl.Date), (TIMES, pl.Datetime("us")), (_ZONED, pl.Datetime("us", "UTC")),
     )  # fmt: skip
     for formats, dtype in kinds:
         for form in formats:
@@ -146,14 +178,14 @@ def _written_out(text: pl.Series) -> pl.Series | None:
 def _epochs(numbers: pl.Series) -> pl.Series:
     """Seconds, milli-, micro- or nanoseconds since 1970, UTC, told apart by their size."""
     largest: Any = numbers.max()
-    unit: Any = next((u for u, least in reversed(_EPOCH_UNITS) if largest >= least), "s")
+    unit: Any = next((u for u, least in reversed(EPOCH_UNITS) if largest >= least), "s")
     micros = numbers // 1000 if unit == "ns" else numbers * {"s": 1_000_000, "ms": 1_000, "us": 1}[unit]
     return micros.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("stamp")
 
 
-def _refuse_cells(table: pl.DataFrame, column: pl.Series, bad: pl.Series, what: str, expected: str, path: Path) -> None:
+def _refuse_cells(table: pl.DataFrame, column: pl.Series, bad: pl.Series, what: str, expected: str, at: str) -> None:
     wrong = bad.arg_true()
     if len(wrong):
         cell = column[wrong[0]]
         seen = "missing" if cell is None else repr(str(cell))
-        raise SchemaError(f"{path.name} line {table['line'][wrong[0]]}: {what} {seen}; expected {expected}")
+        raise SchemaError(f"{at} {table['line'][wrong[0]]}: {what} {seen}; expected {expected}")
