@@ -133,6 +133,8 @@ def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
     else:
         asked = [state for flag, state in VAULT.items() if flag in flags]
         config = load_config(flags.get("scale"), flags.get("config"), knobs | ({"backtest.vault": asked[-1]} if asked else {}))
+    if config.facts is not None:
+        raise ConfigError(f"--facts.type {config.facts.type}: the pipeline reads the lake; take facts in first, with rlaif ingest")
     from rlaif_ray.pipeline import run_pipeline
     from rlaif_ray.report import summary_text
 
@@ -231,7 +233,7 @@ VERBS: dict[str, Verb] = {
         True,
         cli_lake.take_in,
     ),
-    "data status": Verb("what lies in a lake: symbols, span, rows, gaps and last knowledge of each table", _LAKE, False, cli_lake.show_status),
+    "data status": Verb("what lies in a lake: symbols, span, rows, gaps, last knowledge of each table", _LAKE, False, cli_lake.show_status),
     "data verify": Verb("read all of a lake and say what is wrong with it; exit 1 if anything is", _LAKE, False, cli_lake.check_whole),
     "data compact": Verb("rewrite partitions of many files as few; what is read stays the same", _LAKE, False, cli_lake.make_compact),
 }

@@ -11,208 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from rlaif_ray.config_data import FACT_SOURCES, SOURCES, DataConfig, FactsConfig, Section, SyntheticData
 from rlaif_ray.core import content_hash
 from rlaif_ray.errors import ConfigError, did_you_mean
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Data(Section):
-    """What every source shares."""
-
-    dataset: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
-    """Name of the folder in the lake; default: the source's type and a hash of its settings."""
-    start: dt.date | None = None
-    """First day kept."""
-    end: dt.date | None = None
-    """Last day kept; nothing after it enters any stage."""
-    latency_s: float = Field(default=0.0, ge=0)
-    """Seconds from a bar's end until it can be known; a decision on the bar is made then."""
-    bad_rows: Literal["refuse", "quarantine"] = "refuse"
-    """A row that cannot be right, a file that cannot be read: end with one line, or set it apart with the reason and go on."""
-
-
-class BarTable(Data):
-    """Bars in a table whose columns have their usual spellings."""
-
-    names: tuple[str, ...] | None = None
-    """Keep these symbols only."""
-    universe: str | None = None
-    """YAML file of symbols (with sector and CIK) and a benchmark; gives `names` where they are not set."""
-    stamp: Literal["auto", "start", "end", "date"] = "auto"
-    """What a time stamp marks: the start or end of its bar, or a calendar day; auto: date for daily, start for shorter bars."""
-    tz: str = "America/New_York"
-    """Zone of stamps that carry none."""
-    calendar: str = "XNYS"
-    """Exchange calendar that says when sessions close."""
-    adjustment: Literal["auto", "raw", "split_adjusted", "vendor_adjusted"] = "auto"
-    """What was done to the prices before we got them; auto looks at the split days."""
-
-
-class LeanData(Data):
-    """Zips of QuantConnect's Lean: unadjusted bars, with splits, dividends and changes of ticker from its map and factor files."""
-
-    type: Literal["lean"]
-    path: str
-    """Folder of one resolution, such as Data/equity/usa/daily."""
-    market: Literal["equity", "crypto", "forex"] = "equity"
-    """Whose prices, hours and calendar the zips have."""
-    reference: str | None = "beside"
-    """Folder of map_files and factor_files; beside: the one above `path`; null: tickers as they are, without splits and dividends."""
-    names: tuple[str, ...] | None = None
-    """Keep these symbols only; FB@1999-08-10 is who had the ticker from that day."""
-    universe: str | None = None
-    """YAML file of symbols (with sector and CIK) and a benchmark; gives `names` where they are not set."""
-    tz: str | None = None
-    """Zone of the zips' times where it is not the market's."""
-    extended_hours: bool = False
-    """Keep bars before the open and after the close."""
-
-
-class FileData(BarTable):
-    """A folder, glob or file of CSV or Parquet tables."""
-
-    type: Literal["csv", "parquet"]
-    path: str
-    """Folder, glob or file. Columns are recognised in their usual spellings."""
-    symbol_pattern: str | None = None
-    """Regular expression with one group that finds the symbol in a file's name; default: the part that differs."""
-
-
-class SqlData(BarTable):
-    """A database, asked by one query for one symbol at a time."""
-
-    type: Literal["sql"]
-    query: str
-    """SELECT that gives one row a bar: symbol, time and prices, in columns of the usual spellings."""
-    url_variable: str = "RLAIF_SQL_URL"
-    """Environment variable that holds the SQLAlchemy URL of the database; the URL itself is never written anywhere."""
-
-
-class KafkaData(BarTable):
-    """Topics whose messages are bars, one JSON object each."""
-
-    type: Literal["kafka"]
-    topics: tuple[str, ...] = Field(min_length=1)
-    """Topics, read from the earliest message to the latest."""
-    servers: tuple[str, ...] = Field(min_length=1)
-    """Brokers to ask first, as host:port."""
-
-
-class YahooData(Data):
-    """Daily bars of Yahoo through yfinance: keyless, unofficial, split-adjusted by the vendor, so not point in time."""
-
-    type: Literal["yahoo"]
-    names: tuple[str, ...] = Field(min_length=1)
-    """Symbols, as Yahoo spells them: BRK-B, ^VIX, BTC-USD."""
-    calendar: str = "XNYS"
-    """Exchange calendar that says when sessions close."""
-    base_url: str | None = None
-    """Where the same service answers, such as a caching proxy; default: Yahoo."""
-
-
-class Sp500Data(Data):
-    """Adjusted closes of 20 S&P 500 stocks, 1990-2022, as shipped with skfolio: close only, vendor-adjusted."""
-
-    type: Literal["sp500"]
-
-
-class SyntheticData(Data):
-    """A market with a planted, known signal: every "it works" rests on it."""
-
-    type: Literal["synthetic"] = "synthetic"
-    n_symbols: int = Field(default=8, ge=2)
-    """Symbols."""
-    n_bars: int = Field(default=1500, ge=300)
-    """Bars a symbol."""
-    bar: Literal["1d", "15m", "1m"] = "1d"
-    """Bar size."""
-    seed: int = 0
-    """Seed of the market itself, apart from the run's seed."""
-    signal_strength: float = Field(default=1.0, ge=0)
-    """s: multiplies the planted signal; 0 is pure noise."""
-    drift: float = 0.0
-    """Mean simple return a bar, the same for each symbol."""
-
-
-DataConfig = Annotated[
-    FileData | LeanData | SqlData | KafkaData | YahooData | Sp500Data | SyntheticData, Field(discriminator="type")
-]  # fmt: skip
-
-
-class LeanOptionFacts(Section):
-    """What option chains say of their underlyings: put/call ratios, volatility at the money, its slope and skew."""
-
-    type: Literal["lean_options"]
-    path: str
-    """Folder such as Lean's option/usa/universes, one folder of days for each underlying; or the days of one underlying."""
-    names: tuple[str, ...] | None = None
-    """Keep these underlyings; for the days of one underlying, its name."""
-
-
-class EdgarFacts(Section):
-    """What companies filed with the SEC: figures, text by item, insiders' trades."""
-
-    type: Literal["edgar"]
-    path: str | None = None
-    """Folder of EDGAR's records; default: EDGAR's web interface."""
-    user_agent: str = ""
-    """Who asks EDGAR: a name and a mail address, as it demands."""
-    names: tuple[str, ...] | None = None
-    """Tickers to keep; needed without a path."""
-    forms: tuple[Literal["10-K", "10-Q", "8-K", "4"], ...] = ("10-K", "10-Q", "8-K", "4")
-    """Forms whose documents are read, amendments with them: text by item, and of form 4 the trades; figures come anyway."""
-    start: dt.date | None = None
-    """First day of filing whose documents are read; figures come whole."""
-    lag_days: int = Field(default=90, ge=60, le=90)
-    """Days after its period's end when a filing counts as known whose acceptance time is missing."""
-    per_second: float = Field(default=10.0, gt=0, le=10)
-    """Requests a second of one process; EDGAR allows 10 from one caller, so share them out among workers."""
-    timeout_s: float = Field(default=30.0, gt=0)
-    """Longest wait for a connection, and for each piece of an answer."""
-
-
-class MacroFacts(Section):
-    """Economic series of FRED and ALFRED, each figure and revision from the day of its publication."""
-
-    type: Literal["macro"]
-    path: str | None = None
-    """Folder of answers named <series>.json; default: FRED's web interface, with FRED_API_KEY from the environment."""
-    names: tuple[str, ...] | None = None
-    """Series to keep, such as UNRATE; needed without a path."""
-    start: dt.date = dt.date(1776, 7, 4)
-    """First day of publication asked for; FRED refuses too many vintages of a series at once."""
-    end: dt.date = dt.date(9999, 12, 31)
-    """Last day of publication asked for."""
-    timeout_s: float = Field(default=30.0, gt=0)
-    """Longest wait for a connection, and for each piece of an answer."""
-
-
-class DocumentsData(Section):
-    """News, tweets, transcripts and notes from files; their format is told by their content."""
-
-    type: Literal["documents"]
-    path: str
-    """Folder, glob or file: CSV, JSON, responses of NewsAPI or Alpha Vantage, text under a header, tar archives of these."""
-    kind: str = "news"
-    """What stories are that do not say it: news, transcript, note."""
-    publisher: str = "unknown"
-    """Source of stories that name none."""
-    symbol_pattern: str | None = None
-    """Regular expression with one group that finds the symbol in the name of a file whose stories name none."""
-    names: tuple[str, ...] | None = None
-    """Keep these symbols only."""
-    tz: str = "America/New_York"
-    """Zone of times that carry none; where it is not known, one west of the true one lets nothing be known early."""
-    latency_s: float = Field(default=0.0, ge=0)
-    """Seconds from a story's publication until it can be known."""
-
-
-FactsConfig = Annotated[DocumentsData | EdgarFacts | LeanOptionFacts | MacroFacts, Field(discriminator="type")]
 
 
 class Lake(Section):
@@ -424,6 +227,8 @@ class Config(Section):
     seed: int = 0
     """Root seed of everything that is random; each use derives its own by name."""
     data: DataConfig = SyntheticData()
+    facts: FactsConfig | None = None
+    """What `rlaif ingest` takes in beside bars."""
     lake: Lake = Lake()
     forecast: ForecastSection = ForecastSection()
     agents: Agents = Agents()
@@ -435,12 +240,13 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """Of everything that can change a result on given test blocks; where the lake lies cannot, nor that the vault is open."""
-        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "backtest": {"vault"}}))
+        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "facts": True, "backtest": {"vault"}}))
 
     @property
     def family(self) -> str:
         """The hash without the seed and without where the vault begins: what may open it once."""
-        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "seed": True, "backtest": {"vault", "vault_from"}}))
+        chance = {"lake": True, "facts": True, "seed": True, "backtest": {"vault", "vault_from"}}
+        return content_hash(self.model_dump(mode="json", exclude=chance))
 
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -532,28 +338,25 @@ def _read_yaml(file: str) -> dict[str, Any]:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     loc = [str(p) for p in problem["loc"]]
-    source = next((p for p in loc if p in _SOURCES), None)
-    path = [p for p in loc if p not in _SOURCES]
+    by_type = FACT_SOURCES if loc[0] == "facts" else SOURCES
+    source = next((p for p in loc if p in by_type), None)
+    path = [p for p in loc if p not in by_type]
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
         where = name.rpartition(".")[0]
         siblings = [k for k in known_knobs() if k.rpartition(".")[0] == where] if where else list(Config.model_fields)
         if source is not None:
-            siblings = [f"data.{field}" for field in _SOURCES[source].model_fields]
+            siblings = [f"{loc[0]}.{field}" for field in by_type[source].model_fields]
         owner = f" of {source}" if source else ""
         return f"unknown knob --{name}{owner}; expected one of {', '.join(sorted(siblings))}.{did_you_mean(name, siblings)}"
     if problem["type"] == "missing":
         return f"--{name} is not set; {source or 'this section'} needs it"
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         seen = problem["input"].get("type") if isinstance(problem["input"], dict) else problem["input"]
-        return f"--{name}.type is {seen!r}; expected one of {', '.join(_SOURCES)}.{did_you_mean(str(seen), _SOURCES)}"
+        return f"--{name}.type is {seen!r}; expected one of {', '.join(by_type)}.{did_you_mean(str(seen), by_type)}"
     return f"--{name} is {problem.get('input')!r}; expected: {problem['msg'].removeprefix('Value error, ')}"
 
 
-_SOURCES: dict[str, type[Data]] = {
-    "csv": FileData, "parquet": FileData, "lean": LeanData, "sql": SqlData, "kafka": KafkaData, "yahoo": YahooData, "sp500": Sp500Data,
-    "synthetic": SyntheticData,
-}  # fmt: skip
 
 
 def known_knobs() -> dict[str, tuple[Any, str]]:
@@ -565,9 +368,9 @@ def known_knobs() -> dict[str, tuple[Any, str]]:
             kind: Any = info.annotation
             if isinstance(kind, type) and issubclass(kind, Section):
                 walk(kind, f"{prefix}{name}.")
-            elif name == "data":
-                for member in dict.fromkeys(_SOURCES.values()):
-                    walk(member, "data.")
+            elif name in ("data", "facts"):
+                for member in dict.fromkeys((SOURCES if name == "data" else FACT_SOURCES).values()):
+                    walk(member, f"{name}.")
             else:
                 default = None if info.is_required() else info.default
                 knobs.setdefault(f"{prefix}{name}", (default, info.description or ""))
@@ -576,7 +379,9 @@ def known_knobs() -> dict[str, tuple[Any, str]]:
     knobs["data.type"] = ("synthetic", "Where the bars come from: csv, parquet, lean, sp500 or synthetic.")
 
 
-    knobs["data.type"] = ("synthetic", f"Where the bars come from: {', '.join(_SOURCES)}.")
+
+    knobs["data.type"] = ("synthetic", f"Where the bars come from: {', '.join(SOURCES)}.")
+    knobs["facts.type"] = (None, f"Facts and documents for `rlaif ingest`: {', '.join(FACT_SOURCES)}.")
     for name, info in Costs.model_fields.items():
         knobs[f"execution.costs.{name}"] = (info.default, info.description or "")
     return knobs

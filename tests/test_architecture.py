@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlaif_ray"
 
-WORDS = {"__init__", "core", "errors", "config"}
+WORDS = {"__init__", "core", "errors", "config", "config_data"}
 MATHS = {
     "labels", "barriers", "sample_weights", "splits", "folds", "execution.simulator", "execution.costs", "execution.caps",
     "execution.slicing", "data.synthetic", "data.clean", "data.sessions", "data.events", "data.universe", "data.asof",
@@ -24,7 +24,7 @@ WORLD = {"runs", "ledger", "vault", "report", "charts", "results", "artefacts", 
 WORLD_FOLDERS = {"data", "execution", "ops"}
 RLLIB = {f"rl.{name}" for name in ("td3", "sac", "replay", "learner", "rollout", "batched_members")}
 ON_RAY = {"ray_runtime", "plan", "pipeline", "validate", "ops.telemetry"} | RLLIB
-DOORS = {"cli"}
+DOORS = {"cli", "cli_lake"}
 
 LIBRARIES = {
     0: {"numpy", "polars", "pyarrow", "pydantic", "yaml"},
@@ -199,7 +199,7 @@ def test_library_neither_prints_nor_swallows_errors():
     found = []
     for module, tree in sources().items():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print" and module != "cli":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print" and module not in DOORS:
                 found.append(f"{module}:{node.lineno} prints")
             if isinstance(node, ast.ExceptHandler):
                 broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"})

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rlaif_ray.config import SCALES, Config, Costs, FileData, LeanData, Sp500Data, SyntheticData, known_knobs, load_config
+from rlaif_ray.config import SCALES, Config, Costs, known_knobs, load_config
+from rlaif_ray.config_data import FACT_SOURCES, SOURCES, FileData, Sp500Data, SyntheticData
 from rlaif_ray.errors import ConfigError
 
 
@@ -84,14 +85,17 @@ def test_own_costs_stand_before_the_preset():
 
 def test_every_known_knob_can_be_set_to_its_default():
     """The list that `--help` prints is the list that is accepted."""
-    sources = {"csv": FileData, "lean": LeanData, "sp500": Sp500Data, "synthetic": SyntheticData}
+    unions = {"data": SOURCES, "facts": FACT_SOURCES}
+    needed = {"path": "x", "names": "[A]", "query": "SELECT 1", "topics": "[bars]", "servers": "['h:1']"}
     for knob, (default, _) in known_knobs().items():
         section, _, name = knob.partition(".")
-        kinds = (k for k in ("synthetic", "csv", "lean", "sp500") if name in sources[k].model_fields)
-        kind = next(kinds) if section == "data" else "synthetic"
         text = "null" if default is None else str(list(default) if isinstance(default, tuple) else default)
-        needed = {"data.type": kind} | ({"data.path": "x"} if kind in ("csv", "lean") else {})
-        overrides = {knob: text, **needed}
+        overrides = {knob: text}
+        if section in unions and name:
+            kind, model = next((kind, model) for kind, model in reversed(unions[section].items()) if name in model.model_fields)
+            wanted = {field for field, info in model.model_fields.items() if info.is_required()} - {"type"}
+            overrides = {knob: text if name not in wanted else needed[name], f"{section}.type": kind}
+            overrides |= {f"{section}.{field}": needed[field] for field in wanted}
         assert load_config(overrides=overrides)
 
 

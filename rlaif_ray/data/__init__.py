@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rlaif_ray.config import (
+from rlaif_ray.config_data import (
+    AlpacaData,
+    AlpacaNewsData,
     BarTable,
     DataConfig,
     DocumentsData,
@@ -54,6 +56,14 @@ def build(section: DataConfig) -> Source:
             return YahooSource(
                 section.names, start=section.start, end=section.end, calendar=section.calendar, base_url=section.base_url
             )  # fmt: skip
+        case AlpacaData():
+            from rlaif_ray.data.alpaca import AlpacaSource
+            from rlaif_ray.data.alpaca_access import Access
+
+            return AlpacaSource(
+                section.names, section.timeframe, start=section.start, end=section.end, days=section.days, feed=section.feed,
+                access=Access(section.url, section.requests_per_minute),
+            )  # fmt: skip
         case Sp500Data():
             from rlaif_ray.data.bundled import Sp500Source
 
@@ -94,6 +104,14 @@ def build_facts(section: FactsConfig) -> Source:
             return DocumentSource(
                 section.path, kind=section.kind, publisher=section.publisher, symbol_pattern=section.symbol_pattern,
                 names=section.names, tz=section.tz, latency_s=section.latency_s,
+            )  # fmt: skip
+        case AlpacaNewsData():
+            from rlaif_ray.data.alpaca_access import Access
+            from rlaif_ray.data.alpaca_news import AlpacaNews
+
+            return AlpacaNews(
+                section.names, start=section.start, end=section.end, days=section.days,
+                access=Access(section.url, section.requests_per_minute),
             )  # fmt: skip
 
 

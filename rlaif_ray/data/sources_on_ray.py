@@ -9,7 +9,7 @@ import polars as pl
 import ray
 
 from rlaif_ray import data
-from rlaif_ray.config import DataConfig, KafkaData
+from rlaif_ray.config_data import DataConfig, KafkaData
 from rlaif_ray.core import Source
 from rlaif_ray.data import kafka
 from rlaif_ray.data.bar_tables import Adjustment, PriceKind, Stamp

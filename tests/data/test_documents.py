@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rlaif_ray.config import DocumentsData
+from rlaif_ray.config_data import DocumentsData
 from rlaif_ray.core import content_hash
 from rlaif_ray.data import build_facts
 from rlaif_ray.data.document_formats import moment

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rlaif_ray.config import EdgarFacts
+from rlaif_ray.config_data import EdgarFacts
 from rlaif_ray.data import build_facts
 from rlaif_ray.data.edgar import EdgarSource
 from rlaif_ray.data.edgar_archive import EdgarApi, EdgarFolder

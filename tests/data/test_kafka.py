@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rlaif_ray.config import KafkaData
+from rlaif_ray.config_data import KafkaData
 from rlaif_ray.data import build as build_elsewhere
 from rlaif_ray.data.clean import BAR_SCHEMA, clean
 from rlaif_ray.data.kafka import bars, decoded, price_kind, symbols

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import ray
 
-from rlaif_ray.config import FileData, Sp500Data, SyntheticData
+from rlaif_ray.config_data import FileData, Sp500Data, SyntheticData
 from rlaif_ray.core import Panel
 from rlaif_ray.data import build
 from rlaif_ray.data.asof import build_cube

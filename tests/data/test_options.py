@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rlaif_ray.config import LeanOptionFacts
+from rlaif_ray.config_data import LeanOptionFacts
 from rlaif_ray.data import build_facts
 from rlaif_ray.data.options import CHAIN_SCHEMA, LeanOptionSource, figures, read_chain
 from rlaif_ray.data.tables import FACT_SCHEMA

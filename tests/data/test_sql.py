@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif_ray.config import SqlData
+from rlaif_ray.config_data import SqlData
 from rlaif_ray.data import build
 from rlaif_ray.data.clean import BAR_SCHEMA
 from rlaif_ray.data.lake import Lake
