@@ -89,7 +89,7 @@ def test_every_known_knob_can_be_set_to_its_default():
     needed = {"path": "x", "names": "[A]", "query": "SELECT 1", "topics": "[bars]", "servers": "['h:1']"}
     for knob, (default, _) in known_knobs().items():
         section, _, name = knob.partition(".")
-        text = "null" if default is None else str(list(default) if isinstance(default, tuple) else default)
+        text = "null" if default is None else str(list(default) if isinstance(default, tuple) else default) or "''"
         overrides = {knob: text}
         if section in unions and name:
             kind, model = next((kind, model) for kind, model in reversed(unions[section].items()) if name in model.model_fields)
