@@ -29,7 +29,7 @@ def items(document: bytes, form: str, where: str) -> list[Item]:
     is no item, and neither are the signatures. Raises `DataError` that names `where` for a document without text,
     `ConfigError` where edgartools is not installed.
     """
-    found = _parse(document, form)
+    found = _parse(document, form, where)
     parts = [
         _item(section.item, section.part, form, _plain(section.text())) for section in found.sections.values() if section.item is not None
     ]  # fmt: skip
@@ -40,16 +40,19 @@ def items(document: bytes, form: str, where: str) -> list[Item]:
     return told
 
 
-def _parse(document: bytes, form: str) -> Any:
+def _parse(document: bytes, form: str, where: str) -> Any:
     try:
         # On first import it makes a folder of its own (EDGAR_LOCAL_DATA_DIR, else ~/.edgar), which is of no use here.
-        from edgar.documents import HTMLParser, ParserConfig
+        from edgar.documents import HTMLParser, ParserConfig, ParsingError
     except ImportError as error:
         raise ConfigError(
             f"text of filings by item needs edgartools ({error}); pip install 'rlaif-ray[edgar]', or leave 10-K, 10-Q and 8-K out of "
             f"facts.forms"
         ) from None
-    return HTMLParser(ParserConfig(form=form, extract_xbrl=False)).parse(document)
+    try:
+        return HTMLParser(ParserConfig(form=form, extract_xbrl=False)).parse(document)
+    except ParsingError as error:
+        raise DataError(f"{where} cannot be read ({error}); expected the HTML of a {form}") from None
 
 
 def _item(number: str, part: str | None, form: str, text: str) -> Item:

@@ -64,9 +64,6 @@ class FredApi:
     url: str = "https://api.stlouisfed.org"
     backoff_s: float = 1.0
 
-    def series(self) -> None:
-        """FRED has hundreds of thousands of series: any name may be one."""
-
     def pages(self, series: str) -> list[Mapping[str, Any]]:
         """All answers that hold the series. Raises `ConfigError` without a key, `DataError` where FRED refuses."""
         key = os.environ.get(KEY, "")
@@ -114,11 +111,11 @@ class FredSource:
         return {"facts": pl.concat([vintages(series, self.archive.pages(series)) for series in self._series()])}
 
     def _series(self) -> Sequence[str]:
-        known = self.archive.series()
-        if known is None:
+        if isinstance(self.archive, FredApi):
             if not self.names:
                 raise ConfigError("facts.names is not set; FRED needs the series to fetch, such as UNRATE and CPIAUCSL")
             return self.names
+        known = self.archive.series()
         for name in self.names or ():
             if name not in known:
                 near = did_you_mean(name, known)
