@@ -141,7 +141,7 @@ def test_through_ray(database: sqlite3.Connection, ray_session: None, tmp_path: 
 
 def test_the_section_builds_it() -> None:
     source = build(SqlData(type="sql", query=QUERY, url_variable="X", names=("A",), adjustment="raw"))
-    assert isinstance(source, SqlSource) and (source.url_variable, source.names, source.price_kind) == ("X", ("A",), "raw")
+    assert isinstance(source, SqlSource) and (source.url_variable, source.names, source.adjustment) == ("X", ("A",), "raw")
 
 
 def test_postgresql_speaks_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
