@@ -38,18 +38,18 @@ class Book:
     Parameters
     ----------
     size : of a bar, counted from the session's open.
-    begins : minutes from here on are whole: a bar that may have begun earlier is left out.
+    after : bars that ended by then are left out: not all their minutes may have come.
     """
 
-    def __init__(self, size: dt.timedelta, calendar: str, begins: dt.datetime) -> None:
-        self.size, self.calendar, self.begins = size, calendar, begins
+    def __init__(self, size: dt.timedelta, calendar: str, after: dt.datetime) -> None:
+        self.size, self.calendar, self.after = size, calendar, after
         self._placed = place(pl.DataFrame(schema=MINUTE_SCHEMA), size, calendar)
         self._changed = self._placed.select(_BAR)
 
     def add(self, minutes: pl.DataFrame) -> None:
         """Rows of `MINUTE_SCHEMA`; of two for one minute the later holds. What is known already changes nothing."""
         latest = minutes.unique(("symbol", "start"), keep="last", maintain_order=True)
-        placed = place(latest, self.size, self.calendar).filter(pl.col("timestamp") - self.size >= pl.lit(self.begins, UTC))
+        placed = place(latest, self.size, self.calendar).filter(pl.col("timestamp") > pl.lit(self.after, UTC))
         fresh = placed.join(self._placed, on=placed.columns, how="anti")
         self._placed = pl.concat([self._placed.join(fresh, on=("symbol", "start"), how="anti"), fresh])
         self._changed = pl.concat([self._changed, fresh.select(_BAR)]).unique()
@@ -98,7 +98,7 @@ class BarStream:
         self._heard_at = self._now()
         self._whole_until = since or self._heard_at
         self._size = minutes * MINUTE
-        self._book = Book(self._size, calendar, self._whole_until - self._size)
+        self._book = Book(self._size, calendar, self._whole_until)
         self._rows: list[dict[str, Any]] = []
         self._handed_at: dt.datetime | None = None
 

@@ -17,6 +17,7 @@ from rlaif_ray.data.alpaca import AlpacaSource
 from rlaif_ray.data.alpaca_access import Access
 from rlaif_ray.data.clean import BAR_SCHEMA, clean
 from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.resume import LastIn
 from rlaif_ray.data.sessions import schedule
 from rlaif_ray.errors import ConfigError, DataError, SchemaError
 from tests.data.clock import Clock
@@ -291,15 +292,14 @@ def test_missing_keys_and_a_missing_sdk_are_named_before_any_work(monkeypatch: p
         source.symbols()
 
 
-def test_resume_asks_for_what_is_new(vendor: AlpacaRest, access: Access) -> None:
+def test_resume_asks_for_what_is_new(vendor: AlpacaRest, access: Access, tmp_path: Path) -> None:
     vendor.bars["1Day", "AAPL"] = days("2026-08-03", 79)
-    whole = read(access)
-    stored = whole.filter(pl.col("session") <= dt.date(2026, 11, 13))
+    since = pickle.loads(pickle.dumps(LastIn(Lake(str(tmp_path / "lake"), "set"), "bars", "timestamp")))
+    whole = read(access, since=since)
+    assert since("AAPL") is None and whole.height == 79
+    since.lake.append("bars", whole.filter(pl.col("session") <= dt.date(2026, 11, 13)), "0")
+    assert since("AAPL") == dt.datetime(2026, 11, 13, 21, tzinfo=dt.UTC) and since("MSFT") is None
     vendor.asked.clear()
-
-    def since(symbol: str) -> dt.datetime | None:
-        return stored["timestamp"][-1] if symbol == "AAPL" else None
-
     newer = read(access, since=since)
     assert dict(vendor.asked)["/v2/stocks/bars"]["start"].startswith("2026-11-06")
     assert newer.equals(whole.filter(pl.col("session") >= dt.date(2026, 11, 6)))
