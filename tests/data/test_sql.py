@@ -10,7 +10,6 @@ from rlaif_ray.config_data import SqlData
 from rlaif_ray.data import build
 from rlaif_ray.data.clean import BAR_SCHEMA
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.data.sql import SqlSource
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 from tests.servers.postgres import postgres_server
@@ -132,11 +131,6 @@ def test_later_bars_leave_what_was_known_before(database: sqlite3.Connection, tm
         served.append(lake.read("bars", ["A"], as_of=moment))
     assert served[0].equals(served[1]) and served[0].equals(served[2])
     assert lake.read("bars", ["A"])["close"].to_list() == [11, 12, 99, 1]
-
-
-def test_through_ray(database: sqlite3.Connection, ray_session: None, tmp_path: Path) -> None:
-    done = ingest(SqlSource(QUERY), Lake(str(tmp_path / "lake"), "sql"))
-    assert done.symbols == ("A", "B") and done.rows == 6
 
 
 def test_the_section_builds_it() -> None:
