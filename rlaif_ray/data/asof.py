@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal
@@ -39,7 +40,8 @@ def join(rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame
 
     Of what was known by then, the row with the latest `timestamp` counts, in its latest revision: a restatement replaces
     what it restates, a fact about an older period that arrives late replaces nothing newer. Of figures over several periods
-    that end together the shortest counts: who wants years picks them by `started` before joining.
+    that end together the shortest counts: who wants years picks them by `started` before joining. Of figures in several
+    units, those in the one that became known first.
 
     Parameters
     ----------
@@ -66,18 +68,21 @@ def join(rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame
             parts += [_as_it_stood(rows, name, frame.select(KEYS)), _counts(rows, frame)]
         else:
             parts.append(_as_it_stood(rows, name, frame))
-    names = [column for part in parts for column in part.columns]
-    twice = sorted({column for column in names if names.count(column) > 1})
+    uses = Counter(column for part in parts for column in part.columns)
+    twice = sorted(column for column, n in uses.items() if n > 1)
     if twice:
         raise SchemaError(f"columns {twice} come from two of the tables {list(tables)} or the rows; expected names of their own")
     return pl.concat(parts, how="horizontal")
 
 
-def _newest_first_told(facts: pl.DataFrame) -> pl.DataFrame:
+def _that_count(facts: pl.DataFrame) -> pl.DataFrame:
     """In order of knowledge, without what was about an older or longer period than was known already: each row left is, from
     its `known_at` until the next, the one that counts."""
     series = [c for c in ("symbol", "name") if c in facts.columns]
-    facts = facts.sort("known_at", maintain_order=True).filter(pl.col("timestamp") >= pl.col("timestamp").cum_max().over(series))
+    facts = facts.sort("known_at", maintain_order=True)
+    if "unit" in facts.columns:
+        facts = facts.filter(pl.col("unit").eq_missing(pl.col("unit").first().over(series)))
+    facts = facts.filter(pl.col("timestamp") >= pl.col("timestamp").cum_max().over(series))
     if "started" in facts.columns:
         start = pl.col("started").fill_null(dt.date.max)  # an instant is shorter than any period
         facts = facts.filter(start >= start.cum_max().over(*series, "timestamp"))
@@ -86,7 +91,7 @@ def _newest_first_told(facts: pl.DataFrame) -> pl.DataFrame:
 
 def _as_it_stood(rows: pl.DataFrame, name: str, frame: pl.DataFrame) -> pl.DataFrame:
     """The value columns of a table with one row a symbol and time, as of each of `rows`, and the age."""
-    told = _newest_first_told(frame).rename({"timestamp": _ROW + "_of"})
+    told = _that_count(frame).rename({"timestamp": _ROW + "_of"})
     seen = _at_moments(rows, told)
     age = (pl.col("known_at") - pl.col(_ROW + "_of")).dt.total_microseconds() / 86.4e9
     return seen.select(*[c for c in frame.columns if c not in KEYS], age.alias(f"{name}_age_days"))
@@ -135,7 +140,7 @@ def _standing(moments: pl.DataFrame, facts: pl.DataFrame, names: list[str]) -> t
     names : N names that facts may have, all of them.
     """
     places = moments.select("symbol", "known_at").with_row_index("first_row")
-    facts = _newest_first_told(facts).join_asof(places, on="known_at", by="symbol", strategy="forward", check_sortedness=False)
+    facts = _that_count(facts).join_asof(places, on="known_at", by="symbol", strategy="forward", check_sortedness=False)
     facts = facts.drop_nulls("first_row")
     name = facts["name"].cast(pl.Enum(names)).to_physical()
     at = np.full((len(names), moments.height), -1, np.int32)

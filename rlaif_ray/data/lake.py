@@ -22,7 +22,7 @@ from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError, did_you_mean
 
 Revision = Literal["latest", "first", "all"]
-RETRIES = 30  # eight writers of one symbol, each with much to say, need 10
+RETRIES = 30  # with 5, three of eight writers of one symbol gave up
 WAIT_S = 0.05  # about one commit
 MONTH = "month"
 

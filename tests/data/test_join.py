@@ -1,4 +1,5 @@
 import datetime as dt
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -6,8 +7,11 @@ import pytest
 
 from rlaif_ray.core import UTC
 from rlaif_ray.data.asof import join
+from rlaif_ray.data.cube import Dataset
+from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.tables import DOCUMENT_SCHEMA, FACT_SCHEMA, MACRO, MENTION_SCHEMA
 from rlaif_ray.errors import SchemaError
+from tests.data.bars import daily
 
 
 def day(k: float) -> dt.datetime:
@@ -51,6 +55,11 @@ def test_of_periods_that_end_together_the_shortest_counts() -> None:
     year, quarter = facts((100, 130, 40.0), (100, 170, 41.0), days=365), facts((100, 140, 10.0), days=91)
     assert seen(pl.concat([year, quarter]), 130, 140, 170) == [40.0, 10.0, 10.0]
     assert seen(pl.concat([year, quarter, facts((100, 150, 7.0))]), 149, 150) == [10.0, 7.0]  # an instant is shorter still
+
+
+def test_of_several_units_the_first_known_counts() -> None:
+    euro = facts((100, 150, 9.0)).with_columns(unit=pl.lit("EUR"))
+    assert seen(pl.concat([euro, facts((10, 40, 1.0), (100, 140, 2.0))]), 40, 140, 150) == [1.0, 2.0, 2.0]
 
 
 def test_each_symbol_and_name_is_its_own_and_macro_is_everybodys() -> None:
@@ -98,6 +107,30 @@ def test_what_cannot_be_joined() -> None:
     assert join(moments(), {"facts": facts((1, 2, 1.0)), "features_a": scores}).columns == [
         "symbol", "known_at", "sales", "sales_age_days", "x", "features_a_age_days",
     ]  # fmt: skip
+
+
+def test_a_dataset_joins_what_it_pinned(tmp_path: Path) -> None:
+    """Bars, scores, facts and mentions of a lake in one call; what came in after the pin is not seen."""
+    lake = Lake(str(tmp_path), "set")
+    bars = pl.concat([daily("A", [1.0, 2.0, 3.0]), daily("B", [5.0, 6.0, 7.0])])
+    end = bars["timestamp"][1]
+    news = pl.DataFrame({"symbol": ["A"], "timestamp": [day(0)], "known_at": [day(0)], "news_score": [0.5]})
+    news = news.cast({"known_at": UTC, "timestamp": UTC})
+    table = pl.concat([facts((-10, -5, 1.0), (-10, 1.5, 2.0)), facts((-9, -8, 4.5), symbol=MACRO, name="rate")])
+    named = pl.DataFrame([("B", day(0), day(0), "x")], schema=MENTION_SCHEMA, orient="row")
+    document = pl.DataFrame([("x", day(0), day(0), "news", None, "wire", None, "text", None)], schema=DOCUMENT_SCHEMA, orient="row")
+    tables = {"bars": bars, "news": news, "facts": table, "mentions": named, "documents": document}
+    for name, frame in tables.items():
+        lake.append(name, frame, "0")
+    pinned = {name: lake.version(name) for name in tables}
+    lake.append("facts", facts((-10, 1.6, 99.0)), "0")
+    dataset = Dataset(lake, pinned, ("A", "B"), (), (), "raw", 252.0, None, None, "")
+    rows = pl.DataFrame({"symbol": ["B", "A", "A"], "known_at": [end, day(1), end]}, schema={"symbol": pl.String, "known_at": UTC})
+    found = dataset.join(rows)
+    assert found.select("symbol", "known_at").equals(rows)
+    assert found["close"].to_list() == [6.0, None, 2.0] and found["sales"].to_list() == [None, 1.0, 2.0]
+    assert found["rate"].to_list() == [4.5] * 3 and found["news_score"].to_list() == [None, 0.5, 0.5]
+    assert found["mentions_7d"].to_list() == [1, None, None]
 
 
 def random_facts(rng: np.random.Generator, n: int) -> pl.DataFrame:
