@@ -74,8 +74,8 @@ class LeanSource:
             for name in self.names:
                 self._zips(name)
             return sorted(set(self.names))
-        had = {ticker: holders(self._companies, ticker) for ticker in self._tickers}
-        return [ticker.upper() for ticker, ever in had.items() if not ever or ever[-1][1].ticker == ticker]
+        ever = self._holders
+        return [ticker.upper() for ticker in self._tickers if ticker not in ever or ever[ticker][-1][1].ticker == ticker]
 
     def read(self, symbol: str) -> dict[str, pl.DataFrame]:
         """`bars` of one symbol in `clean.BAR_SCHEMA`, sorted, not yet cleaned. Opens this symbol's zips only.
@@ -101,8 +101,8 @@ class LeanSource:
     # --- who a symbol is, and where its zips lie
 
     @cached_property
-    def _companies(self) -> list[Company]:
-        return read_companies(Path(self.reference) / "map_files") if self.reference is not None else []
+    def _holders(self) -> dict[str, list[tuple[Span, Company]]]:
+        return holders(read_companies(Path(self.reference) / "map_files")) if self.reference is not None else {}
 
     @cached_property
     def _tickers(self) -> list[str]:
@@ -111,7 +111,7 @@ class LeanSource:
     def _who(self, symbol: str) -> tuple[tuple[Span, ...], Company | None]:
         """A symbol's tickers and their days, and its company where one is known."""
         ticker, at, first = symbol.lower().partition("@")
-        ever = holders(self._companies, ticker)
+        ever = self._holders.get(ticker, [])
         if at:
             return _since(symbol, ticker, first, ever)
         if self.reference is None:

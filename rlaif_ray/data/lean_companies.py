@@ -83,10 +83,13 @@ def _company(path: Path) -> Company:
     return Company(path.stem, tuple(spans))
 
 
-def holders(companies: Iterable[Company], ticker: str) -> list[tuple[Span, Company]]:
-    """Who has had a ticker, in order."""
-    found = [(span, company) for company in companies for span in company.spans if span.ticker == ticker]
-    return sorted(found, key=lambda pair: pair[0].start)
+def holders(companies: Iterable[Company]) -> dict[str, list[tuple[Span, Company]]]:
+    """Ticker -> who has had it, in order."""
+    found: dict[str, list[tuple[Span, Company]]] = {}
+    for company in companies:
+        for span in company.spans:
+            found.setdefault(span.ticker, []).append((span, company))
+    return {ticker: sorted(ever, key=lambda pair: pair[0].start) for ticker, ever in found.items()}
 
 
 def read_events(path: Path) -> pl.DataFrame:
