@@ -241,5 +241,11 @@ def test_the_section_builds_it() -> None:
 
 
 def test_stocknet_tweets(real_data: Path) -> None:
-    source = DocumentSource(str(real_data / "text" / "stocknet_tweets"))
-    assert source.symbols() == ["AAPL", "AMZN", "BA", "FB", "GOOG", "JPM", "MSFT", "XOM"]
+    source = DocumentSource(str(real_data / "text" / "stocknet_tweets" / "[BX]*.tar.gz"))
+    assert source.symbols() == ["BA", "XOM"]
+    boeing, exxon = (source.read(symbol)["documents"] for symbol in source.symbols())
+    assert boeing.height == 886 and exxon.height == 1625  # of 1,632: seven were told twice in the same second
+    assert (boeing["timestamp"].min(), boeing["timestamp"].max()) == (
+        dt.datetime(2014, 1, 2, 2, 2, 16, tzinfo=dt.UTC), dt.datetime(2015, 12, 31, 16, 33, 13, tzinfo=dt.UTC),
+    )  # fmt: skip
+    assert set(boeing["kind"]) == {"tweet"} and len(set(boeing["id"]) & set(exxon["id"])) == 17  # each once in the lake, with two mentions
