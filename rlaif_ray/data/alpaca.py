@@ -96,7 +96,7 @@ class AlpacaSource:
     def _events(self, symbol: str, first: dt.date, last: dt.date) -> pl.DataFrame:
         """`ex`, `split`, `dividend` of what the vendor lists between two days."""
         kinds: Any = [kind.removesuffix("s") for kind in _EVENTS]
-        request = sdk().CorporateActionsRequest(symbols=[symbol], types=kinds, start=first, end=last)
+        request = sdk().CorporateActionsRequest(symbols=[symbol], types=kinds, start=first, end=last, limit=None)
         with self.access.client("corporate_actions") as client:
             found = client.get_corporate_actions(request)
         rows = [_event(kind, row) for kind in _EVENTS for row in found.get(kind, []) if row.get("symbol") == symbol]

@@ -287,7 +287,7 @@ def test_missing_keys_and_a_missing_sdk_are_named_before_any_work(monkeypatch: p
         source.symbols()
     monkeypatch.setenv("ALPACA_SECRET_KEY", SECRET)
     assert source.symbols() == ["AAPL", "MSFT"]
-    monkeypatch.setitem(sys.modules, "alpaca", None)
+    monkeypatch.setitem(sys.modules, "alpaca.data", None)
     with pytest.raises(ConfigError, match=r"alpaca-py, which is missing .*pip install 'rlaif-ray\[alpaca\]'"):
         source.symbols()
 
