@@ -78,7 +78,7 @@ class KafkaSource:
         try:
             from confluent_kafka import KafkaException
         except ImportError:
-            raise ConfigError("data.type is kafka, but confluent-kafka is not installed; pip install 'rlaif_ray[kafka]'") from None
+            raise ConfigError("data.type is kafka, but confluent-kafka is not installed; pip install 'rlaif-ray[kafka]'") from None
         where = f"{self._place} of {', '.join(self.servers)}"
         try:
             # No timeout: a read that ends early would leave out messages, and only log it.

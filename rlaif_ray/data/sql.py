@@ -101,7 +101,7 @@ class SqlSource:
         except (sqlalchemy.exc.ArgumentError, ValueError):
             raise ConfigError(f"${self.url_variable} has another form; {such}") from None
         except ImportError as error:
-            why = f"names a driver that is not installed ({error.name}); pip install 'rlaif_ray[sql]', or the driver"
+            why = f"names a driver that is not installed ({error.name}); pip install 'rlaif-ray[sql]', or the driver"
             raise ConfigError(f"${self.url_variable} {why}") from None
 
 
@@ -109,5 +109,5 @@ def _need_sqlalchemy() -> Any:
     try:
         import sqlalchemy
     except ImportError:
-        raise ConfigError("data.type is sql, but sqlalchemy is not installed; pip install 'rlaif_ray[sql]'") from None
+        raise ConfigError("data.type is sql, but sqlalchemy is not installed; pip install 'rlaif-ray[sql]'") from None
     return sqlalchemy

@@ -86,7 +86,7 @@ def _need_yfinance() -> Any:
         import yfinance.data
         import yfinance.exceptions
     except ImportError:
-        raise ConfigError("data.type is yahoo, but yfinance is not installed; pip install 'rlaif_ray[yahoo]'") from None
+        raise ConfigError("data.type is yahoo, but yfinance is not installed; pip install 'rlaif-ray[yahoo]'") from None
     return yfinance
 
 
