@@ -196,5 +196,5 @@ def _with_delisting(bars: pl.DataFrame, last: dt.date, calendar: str) -> pl.Data
         *[pl.lit(None, pl.Float64).alias(c) for c in (*OHLC, "volume")], timestamp=pl.lit(after["close"][0]),
         known_at=pl.lit(after["close"][0]), session=pl.lit(after["session"][0]), dividend=pl.lit(0.0), split=pl.lit(1.0),
         tradable=pl.lit(False), delisted=pl.lit(True),
-    ).cast(dict(bars.schema))  # fmt: skip
+    ).cast(bars.schema)  # fmt: skip
     return pl.concat([bars, gone])

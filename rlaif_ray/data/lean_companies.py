@@ -77,7 +77,11 @@ def _company(path: Path) -> Company:
         start = spans[-1].end + dt.timedelta(days=1) if spans else day
         if start > day:
             raise SchemaError(f"{where}: {day} is not after the row before; expected rising dates")
-        spans.append(Span(cells[0].strip().lower(), start, day))
+        ticker = cells[0].strip().lower()
+        if spans and spans[-1].ticker == ticker:
+            spans[-1] = Span(ticker, spans[-1].start, day)
+        else:
+            spans.append(Span(ticker, start, day))
     if not spans:
         raise SchemaError(f"{path} has no rows; expected date,ticker")
     return Company(path.stem, tuple(spans))

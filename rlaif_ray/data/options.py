@@ -115,8 +115,11 @@ def figures(chain: pl.DataFrame, day: dt.date, spot: float | None) -> dict[str, 
 
 def _put_call(chain: pl.DataFrame, column: str) -> float | None:
     said = chain.drop_nulls(column)
-    puts, calls = (said.filter(right=right)[column] for right in "PC")
-    return float(puts.sum() / calls.sum()) if len(puts) and len(calls) and calls.sum() > 0 else None
+    sides = [said.filter(right=right)[column] for right in "PC"]
+    if not all(map(len, sides)):
+        return None
+    puts, calls = (float(side.sum()) for side in sides)
+    return puts / calls if calls > 0 else None
 
 
 def _at_the_money(part: pl.DataFrame, spot: float | None) -> float | None:

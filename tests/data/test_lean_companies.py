@@ -27,12 +27,9 @@ def test_a_ticker_is_a_companys_up_to_and_including_the_row_of_its_map_file(tmp_
     put_company(tmp_path, "new", ["20200102,old,N", "20200110,old,N", "20501231,new,Q"])
     put_company(tmp_path, "old.1", ["20200201,old,N", "20200301,old,N"])
     new, other = read_companies(tmp_path / "map_files")
-    assert new.spans == (Span("old", D(2020, 1, 2), D(2020, 1, 2)), Span("old", D(2020, 1, 3), D(2020, 1, 10)),
-                         Span("new", D(2020, 1, 11), D(2050, 12, 31)))  # fmt: skip
+    assert new.spans == (Span("old", D(2020, 1, 2), D(2020, 1, 10)), Span("new", D(2020, 1, 11), D(2050, 12, 31)))
     assert (new.first, new.ticker, other.last) == (D(2020, 1, 2), "new", D(2020, 3, 1))
-    assert [(s.start, c.name) for s, c in holders([new, other])["old"]] == [
-        (D(2020, 1, 2), "new"), (D(2020, 1, 3), "new"), (D(2020, 2, 1), "old.1"), (D(2020, 2, 2), "old.1"),
-    ]  # fmt: skip
+    assert [(s.start, c.name) for s, c in holders([new, other])["old"]] == [(D(2020, 1, 2), "new"), (D(2020, 2, 1), "old.1")]
     assert holders([new, other]).keys() == {"old", "new"}
 
 
@@ -100,11 +97,11 @@ def test_a_map_file_that_cannot_be_read_names_the_line_and_none_at_all_the_knob(
 
 def test_the_real_map_files_know_who_was_who(real_data: Path) -> None:
     companies = {c.name: c for c in read_companies(real_data / "daily" / "lean" / "map_files")}
-    assert [s.ticker for s in companies["qqq"].spans[1:]] == ["qqq", "qqqq", "qqq"]
+    assert [s.ticker for s in companies["qqq"].spans] == ["qqq", "qqqq", "qqq"]
     assert companies["fb"].first == D(2012, 5, 18) and companies["uso"].first == D(2006, 4, 10)
     # GOOG was the class A share until 2 April 2014: its history is GOOGL's.
-    assert [c.name for _, c in holders(companies.values())["goog"]] == ["googl", "googl", "goog"]
-    assert isinstance(companies["wm"], Company) and [s.ticker for s in companies["wm"].spans] == ["uw", "uw", "wmi", "wm"]
+    assert [c.name for _, c in holders(companies.values())["goog"]] == ["googl", "goog"]
+    assert isinstance(companies["wm"], Company) and [s.ticker for s in companies["wm"].spans] == ["uw", "wmi", "wm"]
 
 
 def test_aapls_real_events_are_those_of_another_vendor(real_data: Path) -> None:

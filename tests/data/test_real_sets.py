@@ -15,11 +15,12 @@ from rlaif_ray.data.clean import clean
 from rlaif_ray.data.events import forward_adjust, total_returns
 from rlaif_ray.data.files import FileSource
 from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.lean import LeanSource
 from rlaif_ray.data.on_ray import Ingest, ingest
 from rlaif_ray.errors import DataError, MissingDataError
 
 
-def through(source: FileSource | Sp500Source, folder: Path, **knobs: Any) -> tuple[Ingest, Cube]:
+def through(source: FileSource | LeanSource | Sp500Source, folder: Path, **knobs: Any) -> tuple[Ingest, Cube]:
     lake = Lake(str(folder), "real")
     done = ingest(source, lake, **knobs)
     bars = Panel.of(lake.read("bars", done.symbols, done.versions["bars"]))
@@ -89,6 +90,17 @@ def test_minute_bars_that_lack_some_minutes(real_data: Path, ray_session: None, 
     # VIX starts a minute after the others, which is no gap; all else that is missing lies inside.
     assert total(done, "gaps_left") == 12 * 1950 - done.rows - 1 == 67
     assert np.isfinite(cube.close[1:]).all()
+
+
+def test_leans_days_are_raw_with_a_gap_where_a_ticker_is_missing(real_data: Path, ray_session: None, tmp_path: Path) -> None:
+    done, cube = through(LeanSource(str(real_data / "daily" / "lean" / "daily")), tmp_path)
+    assert len(done.symbols) == 14 and done.price_kind == "raw" and done.rows == 61_983 and len(cube.times) == 5849
+    assert total(done, "split_days") == total(done, "split_jumps") == 17
+    # EEM lacks a session; QQQ was QQQQ from December 2004 to March 2011, and nobody sent that file.
+    assert {s: q["gaps_filled"] for s, q in done.quality.items() if q["gaps_filled"]} == {"EEM": 1, "QQQ": 1588}
+    facebook = done.symbols.index("FB")
+    assert str(cube.times[np.isfinite(cube.close[:, facebook])][0])[:10] == "2012-05-18"
+    assert np.nanmin(total_returns(cube)[:, done.symbols.index("AAPL")]) > -0.52  # -51.9% on 2000-09-29; a split left in: -0.86
 
 
 def test_one_symbol_is_no_portfolio(real_data: Path, ray_session: None, tmp_path: Path) -> None:
