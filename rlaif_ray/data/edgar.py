@@ -62,8 +62,8 @@ class EdgarSource:
         facts = [] if answer is None else [company_facts(symbol, answer, filed, self.lag_days)]
         facts.append(insider_facts(symbol, cik, self._reports(cik, filed)))
         documents = pl.DataFrame(list(self._documents(cik, filed)), DOCUMENT_SCHEMA, orient="row").unique("id", maintain_order=True)
-        mentions = documents.select(pl.lit(symbol).alias("symbol"), "timestamp", "known_at", "id").cast(MENTION_SCHEMA)
-        return {"facts": pl.concat(facts).cast(FACT_SCHEMA), "documents": documents, "mentions": mentions}
+        mentions = documents.select(pl.lit(symbol).alias("symbol"), "timestamp", "known_at", "id").cast(pl.Schema(MENTION_SCHEMA))
+        return {"facts": pl.concat(facts).cast(pl.Schema(FACT_SCHEMA)), "documents": documents, "mentions": mentions}
 
     @cached_property
     def _companies(self) -> dict[str, int]:

@@ -66,7 +66,7 @@ def filings(pages: Iterable[Mapping[str, Any]], lag_days: int) -> pl.DataFrame:
     held = pl.max_horizontal("accepted", _new_york("filed", dt.timedelta(hours=6)))
     known_at = pl.when(pl.col("accepted").is_null()).then(_guessed(pl.col("about"), lag_days)).otherwise(held)
     timed = zones.with_columns(accepted=accepted).with_columns(known_at=known_at)
-    return timed.select(FILING_SCHEMA.keys()).cast(FILING_SCHEMA).sort("filed", "known_at", "accession")
+    return timed.select(FILING_SCHEMA.keys()).cast(pl.Schema(FILING_SCHEMA)).sort("filed", "known_at", "accession")
 
 
 def _is_open(moment: str) -> pl.Expr:
@@ -132,5 +132,6 @@ def company_facts(symbol: str, answer: Mapping[str, Any], filed: pl.DataFrame, l
     facts = facts.with_columns(
         symbol=pl.lit(symbol), timestamp=_after(pl.col("ended")), known_at=pl.coalesce("public", _guessed(pl.col("ended"), lag_days)),
     )  # fmt: skip
-    return first_said(facts.sort("filed", "known_at", "source_id", maintain_order=True)).select(FACT_SCHEMA.keys()).cast(FACT_SCHEMA)
+    said = first_said(facts.sort("filed", "known_at", "source_id", maintain_order=True))
+    return said.select(FACT_SCHEMA.keys()).cast(pl.Schema(FACT_SCHEMA))
 

@@ -155,5 +155,5 @@ def vintages(series: str, pages: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
         symbol=pl.lit(MACRO), timestamp=(pl.col("date").str.to_datetime("%Y-%m-%d", time_unit="us") + day).dt.replace_time_zone("UTC"),
         known_at=midnight.dt.convert_time_zone("UTC"), name=pl.lit(f"fred/{series}"), started=pl.lit(None, pl.Date), unit=pl.lit(unit),
         value=pl.col("value").cast(pl.Float64), form=pl.lit("vintage"), source_id=pl.col("realtime_start"),
-    ).cast(FACT_SCHEMA)  # fmt: skip
+    ).cast(pl.Schema(FACT_SCHEMA))  # fmt: skip
     return first_said(said)

@@ -60,12 +60,12 @@ class Web:
         return self._get(url, None, lambda response: response.content)
 
     def _get(self, url: str, params: Mapping[str, str] | None, read: Callable[[requests.Response], T]) -> T:
-        seen = ""
+        asked, seen = {**self.secrets, **dict(params or {})}, ""
         for attempt in range(1 + self.retries):
             _pace(self.vendor, self.per_second).acquire()
             asked_to_wait = None
             try:
-                response = requests.get(url, {**(params or {}), **self.secrets}, headers=dict(self.headers), timeout=self.timeout_s)
+                response = requests.get(url, asked, headers=dict(self.headers), timeout=self.timeout_s)
                 if response.status_code not in _AGAIN:
                     self._refuse(response, url)
                     return read(response)
