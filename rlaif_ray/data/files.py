@@ -60,7 +60,8 @@ class FileSource:
         for name in self.names:
             if name not in self._files:
                 near = did_you_mean(name, self._files)
-                raise MissingDataError(f"data.names (or data.universe) asks for {name!r}; {self.path} has {len(self._files)} other symbols.{near}")
+                asked = f"data.names (or data.universe) asks for {name!r}"
+                raise MissingDataError(f"{asked}; {self.path} has {len(self._files)} other symbols.{near}")
         return sorted(set(self.names))
 
     @cached_property
