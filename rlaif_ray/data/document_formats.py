@@ -148,10 +148,10 @@ def _json_lines(lines: Iterable[tuple[int, str]], name: str, containing: str | N
 def _document(text: str, name: str, first_line: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The items of an array, or of a vendor's response."""
     try:
-        whole = json.loads(text)
+        whole: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise SchemaError(f"{name} line {first_line + error.lineno - 1} is no JSON ({error.msg}); expected a whole document") from None
-    items = whole if isinstance(whole, list) else next((whole[k] for k in _RESPONSES if isinstance(whole.get(k), list)), None)
+    items: Any = whole if isinstance(whole, list) else next((whole[k] for k in _RESPONSES if isinstance(whole.get(k), list)), None)
     if items is None:
         said = next((f"{k}: {whole[k]}" for k in _COMPLAINTS if k in whole), f"keys {sorted(whole)[:8]}")
         raise SchemaError(f"{name} holds no stories ({said}); expected a list in articles (NewsAPI) or feed (Alpha Vantage)")

@@ -68,7 +68,7 @@ class DocumentSource:
         told = pl.DataFrame(stories, DOCUMENT_SCHEMA, orient="row").sort("known_at", "id")
         documents = told.unique("id", keep="first", maintain_order=True)  # told twice, a story is known when it was known first
         mentions = documents.select(pl.lit(symbol).alias("symbol"), "timestamp", "known_at", "id")
-        return {"documents": documents, "mentions": mentions.cast(MENTION_SCHEMA)}
+        return {"documents": documents, "mentions": mentions.select(MENTION_SCHEMA.keys())}
 
     def _about(self, path: Path, symbol: str) -> Iterator[Row]:
         whom, _ = self._whom[path]

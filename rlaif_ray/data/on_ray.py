@@ -86,8 +86,8 @@ def ingest(
     failed = {s: str(r) for s, r in reports.items() if isinstance(r, RlaifError)}
     if bad_rows == "refuse":
         _raise_first(reports)
-    kept = [s for s in symbols if s not in failed and reports[s]["rows"]]
-    good = {s: reports[s] for s in symbols if s not in failed}
+    good = {s: report for s, report in reports.items() if not isinstance(report, RlaifError)}
+    kept = [s for s in good if good[s]["rows"]]
     _need_two(kept, f"between {start} and {end} there is", "check data.start and data.end" if not failed else f"{failed}")
     bar = _one_bar_size({s: good[s] for s in kept})
     kind: Any = getattr(source, "price_kind", None) or price_kind(
@@ -160,7 +160,8 @@ def _line(error: RayError) -> str:
     return " ".join(str(error).split())[:120]
 
 
-@ray.remote(num_returns=2, max_retries=TRIES - 1, retry_exceptions=[OSError])
+# Ray's stubs know less than its decorator.
+@ray.remote(num_returns=2, max_retries=TRIES - 1, retry_exceptions=[OSError])  # pyright: ignore[reportArgumentType]
 def _read_symbol(
     source: Source, symbol: str, calendar: str, start: dt.date | None, end: dt.date | None, latency_s: float, bad_rows: BadRows
 ) -> tuple[dict[str, Any] | RlaifError, dict[str, pa.Table]]:  # fmt: skip

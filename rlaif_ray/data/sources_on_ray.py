@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 import ray
@@ -76,14 +77,14 @@ class KafkaSource:
     @cached_property
     def _messages(self) -> pl.DataFrame:
         try:
-            from confluent_kafka import KafkaException
+            from confluent_kafka import KafkaException  # pyright: ignore[reportMissingImports]  # an extra
         except ImportError:
             raise ConfigError("data.type is kafka, but confluent-kafka is not installed; pip install 'rlaif-ray[kafka]'") from None
         where = f"{self._place} of {', '.join(self.servers)}"
         try:
             # No timeout: a read that ends early would leave out messages, and only log it.
             messages = ray.data.read_kafka(self.topics, bootstrap_servers=self.servers).select_columns(_FIELDS)
-            batches = list(messages.iter_batches(batch_size=None, batch_format="pyarrow"))
+            batches: list[Any] = list(messages.iter_batches(batch_size=None, batch_format="pyarrow"))
         except KafkaException as error:
             raise DataError(f"{where} cannot be read ({error}); check data.topics and data.servers") from None
         tables = [kafka.decoded(zip(*(batch[name].to_pylist() for name in _FIELDS), strict=True)) for batch in batches if len(batch)]

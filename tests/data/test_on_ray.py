@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import ray
+from ray.exceptions import RayTaskError
 
 from rlaif_ray.config_data import FileData, Sp500Data, SyntheticData
 from rlaif_ray.core import Panel
@@ -160,10 +160,10 @@ def test_unchanged_files_are_known_by_their_content_and_not_read(folder: Path, l
     first = take(folder, lake)
     assert "ingests" in lake.tables() and first.versions.keys() == {"bars"}
     assert ingest(Closed(str(folder)), lake) == first
-    with pytest.raises(ray.exceptions.RayTaskError, match="was read"):  # another span is another request
+    with pytest.raises(RayTaskError, match="was read"):  # another span is another request
         ingest(Closed(str(folder)), lake, end=DAYS[20])
     write_csv(folder, "B", [*UP[:-1], 99.0])
-    with pytest.raises(ray.exceptions.RayTaskError, match="was read"):
+    with pytest.raises(RayTaskError, match="was read"):
         ingest(Closed(str(folder)), lake)
     changed = take(folder, lake)
     write_csv(folder, "B", UP)  # the first state again, but the lake has moved on: a third word

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +19,7 @@ Fault = Literal["429", "500", "truncated", "closed", "html", "no_quotes"]
 class Chart:
     """What the server knows of a symbol: (day, open, high, low, close, volume), cash and (numerator, denominator) by day."""
 
-    rows: list[tuple[dt.date, float | None, float | None, float | None, float | None, int | None]]
+    rows: Sequence[tuple[dt.date, float | None, float | None, float | None, float | None, int | None]]
     dividends: dict[dt.date, float] = field(default_factory=dict)
     splits: dict[dt.date, tuple[int, int]] = field(default_factory=dict)
 
