@@ -82,11 +82,13 @@ def _that_count(facts: pl.DataFrame) -> pl.DataFrame:
     facts = facts.sort("known_at", maintain_order=True)
     if "unit" in facts.columns:
         facts = facts.filter(pl.col("unit").eq_missing(pl.col("unit").first().over(series)))
-    facts = facts.filter(pl.col("timestamp") >= pl.col("timestamp").cum_max().over(series))
-    if "started" in facts.columns:
-        start = pl.col("started").fill_null(dt.date.max)  # an instant is shorter than any period
-        facts = facts.filter(start >= start.cum_max().over(*series, "timestamp"))
-    return facts
+    if "started" not in facts.columns:
+        return facts.filter(pl.col("timestamp") >= pl.col("timestamp").cum_max().over(series))
+    # Few periods are spoken of by many facts: one number for each, rising with its end, then with its start.
+    facts = facts.with_columns(_start=pl.col("started").fill_null(dt.date.max))  # an instant is shorter than any period
+    periods = facts.select("timestamp", "_start").unique().sort("timestamp", "_start").with_row_index("_period")
+    facts = facts.join(periods, on=["timestamp", "_start"], how="left", maintain_order="left")
+    return facts.filter(pl.col("_period") >= pl.col("_period").cum_max().over(series)).drop("_period", "_start")
 
 
 def _as_it_stood(rows: pl.DataFrame, name: str, frame: pl.DataFrame) -> pl.DataFrame:
