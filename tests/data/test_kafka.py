@@ -11,8 +11,10 @@ from rlaif_ray.data import build as build_elsewhere
 from rlaif_ray.data.clean import BAR_SCHEMA, clean
 from rlaif_ray.data.kafka import bars, decoded, price_kind, symbols
 from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.data.sources_on_ray import KafkaSource, build
-from rlaif_ray.errors import ConfigError, DataError
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError
+from tests.servers.kafka import kafka_broker
 
 SETTINGS: dict[str, Any] = {"stamp": "auto", "tz": "UTC", "calendar": "XNYS", "adjustment": "auto"}
 
@@ -89,3 +91,16 @@ def test_the_section_builds_it_where_ray_is() -> None:
     assert isinstance(source, KafkaSource) and (source.topics, source.names, source.stamp) == (["prices"], ("A",), "end")
     with pytest.raises(ConfigError, match="read through Ray"):
         build_elsewhere(section)
+
+
+def test_a_topic_through_ray(ray_session: None, tmp_path: Path) -> None:
+    with kafka_broker() as broker:
+        broker.send("prices", *[value for i in range(4) for symbol in ("A", "B") for *_, value in [message(i, symbol)]])
+        source = KafkaSource(["prices"], [broker.address])
+        assert source.symbols() == ["A", "B"] and source.read("B")["bars"].height == 4
+        broker.send("prices", message(0, "C")[-1])
+        assert source.symbols() == ["A", "B"]  # later messages are the next ingest's
+        done = ingest(source, Lake(str(tmp_path), "kafka"))
+        assert done.symbols == ("A", "B") and done.rows == 8
+        with pytest.raises(MissingDataError, match=r"data.names asks for \['D'\]"):
+            KafkaSource(["prices"], [broker.address], names=["D"]).symbols()
