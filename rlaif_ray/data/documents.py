@@ -14,7 +14,7 @@ import polars as pl
 from rlaif_ray.core import content_hash
 from rlaif_ray.data.document_formats import ENDINGS, Row, moment, rows
 from rlaif_ray.data.files import symbols_of_names
-from rlaif_ray.data.tables import DOCUMENT_SCHEMA, MENTION_SCHEMA
+from rlaif_ray.data.tables import DOCUMENT_SCHEMA
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError, did_you_mean
 
 MARKET = "MACRO"  # whom a story is about that names no company, among others that do
@@ -68,7 +68,7 @@ class DocumentSource:
         told = pl.DataFrame(stories, DOCUMENT_SCHEMA, orient="row").sort("known_at", "id")
         documents = told.unique("id", keep="first", maintain_order=True)  # told twice, a story is known when it was known first
         mentions = documents.select(pl.lit(symbol).alias("symbol"), "timestamp", "known_at", "id")
-        return {"documents": documents, "mentions": mentions.select(MENTION_SCHEMA.keys())}
+        return {"documents": documents, "mentions": mentions}
 
     def _about(self, path: Path, symbol: str) -> Iterator[Row]:
         whom, _ = self._whom[path]
