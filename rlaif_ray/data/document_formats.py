@@ -151,9 +151,10 @@ def _document(text: str, name: str, first_line: int) -> Iterator[tuple[str, Mapp
         whole: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise SchemaError(f"{name} line {first_line + error.lineno - 1} is no JSON ({error.msg}); expected a whole document") from None
-    items: Any = whole if isinstance(whole, list) else next((whole[k] for k in _RESPONSES if isinstance(whole.get(k), list)), None)
+    found: dict[str, Any] = {"articles": whole} if isinstance(whole, list) else whole
+    items = next((found[k] for k in _RESPONSES if isinstance(found.get(k), list)), None)
     if items is None:
-        said = next((f"{k}: {whole[k]}" for k in _COMPLAINTS if k in whole), f"keys {sorted(whole)[:8]}")
+        said = next((f"{k}: {found[k]}" for k in _COMPLAINTS if k in found), f"keys {sorted(found)[:8]}")
         raise SchemaError(f"{name} holds no stories ({said}); expected a list in articles (NewsAPI) or feed (Alpha Vantage)")
     for number, item in enumerate(items, start=1):
         if not isinstance(item, dict):
