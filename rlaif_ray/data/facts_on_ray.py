@@ -13,6 +13,7 @@ from ray.exceptions import RayTaskError
 
 from rlaif_ray.core import Source
 from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import MissingDataError, RlaifError
 
 SHARD_SYMBOLS = 32
@@ -49,6 +50,8 @@ def take_facts(source: Source, lake: Lake) -> Taken:
                 tables.setdefault(name, []).append(pl.DataFrame(pl.from_arrow(table)))
         for name, frames in tables.items():
             whole = pl.concat(frames).unique(maintain_order=True)
+            if not table_of(name).versions:  # two symbols may tell of one story, which is known when it was known first
+                whole = whole.sort("known_at", maintain_order=True).unique(table_of(name).keys, keep="first", maintain_order=True)
             added[name] = added.get(name, 0) + lake.append(name, whole, f"{shard[0]}..{shard[-1]}", revised_at=fetched_at)
     return Taken(added, failed)
 
