@@ -33,7 +33,8 @@ def verify(lake: Lake) -> list[str]:
 
     The Delta log can be read; each file that it names can be read whole and has the rows and columns that it claims; keys are
     there once a revision; revisions are numbered without a hole and known one after the other (facts, whose source dates
-    every version itself, excepted); known tables have their schema.
+    every version itself, excepted); known tables have their schema. The files carry no checksums: a value that was changed
+    into another that can be read is not noticed.
     """
     return [f"{lake.dataset}/{name}: {problem}" for name in lake.tables() for problem in _problems(lake, name)]
 

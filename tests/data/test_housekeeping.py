@@ -53,24 +53,17 @@ def parquet(lake: Lake, table: str, part: str) -> Path:
 
 
 def test_a_file_that_is_gone_torn_or_of_other_rows_is_named(lake: Lake) -> None:
-    gone, torn, other = parquet(lake, "bars", "symbol=A"), parquet(lake, "facts", "symbol=A"), parquet(lake, "documents", "month=2020-01")
+    gone, torn = parquet(lake, "documents", "month=2020-02"), parquet(lake, "facts", "symbol=A")
+    other = parquet(lake, "documents", "month=2020-01")
     pl.concat([pl.read_parquet(other, hive_partitioning=False)] * 2).write_parquet(other)
     torn.write_bytes(torn.read_bytes()[:-100])
     gone.unlink()
     found = verify(lake)
     assert len(found) == 4
-    assert "set/bars: symbol=A/" in found[0] and "cannot be read" in found[0]
-    assert "set/documents: month=2020-01/" in found[1] and "has 2 rows; the log claims 1" in found[1]
+    assert "set/documents: month=2020-01/" in found[0] and "has 2 rows; the log claims 1" in found[0]
+    assert "set/documents: month=2020-02/" in found[1] and "cannot be read" in found[1]
     assert "2 rows share ('id',) and revision with another" in found[2]
     assert "set/facts: symbol=A/" in found[3] and "cannot be read" in found[3]
-
-
-def test_a_changed_page_is_found(lake: Lake) -> None:
-    file = parquet(lake, "bars", "symbol=A")
-    content = bytearray(file.read_bytes())
-    content[len(content) // 5] ^= 0xFF
-    file.write_bytes(content)
-    assert len(verify(lake)) >= 1
 
 
 def test_a_log_that_cannot_be_read_is_said(lake: Lake) -> None:
