@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import TaskCancelledError
 
 from rlaif_ray.backtest.on_ray import read_episode
 from rlaif_ray.config import load_config
@@ -97,12 +97,19 @@ def test_a_vault_is_not_tested_until_it_is_opened_and_then_once(ray_session: Non
     assert [r["kind"] for r in TrialLedger(str(tmp_path / "lake")).records()].count("opening") == 1
 
 
-def test_the_same_seed_gives_the_same_result(ray_session: None, tmp_path: Path) -> None:
-    def run(name: str) -> bytes:
-        config = load_config("smoke", None, knobs(tmp_path / f"lake-{name}", **QUICK))
-        return (run_pipeline(config, str(tmp_path / name))[0].path / "result.json").read_bytes()
+@pytest.fixture(scope="module")
+def whole(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The result of a quick run that nobody disturbed."""
+    return quick_result(tmp_path_factory.mktemp("whole"))
 
-    assert run("a") == run("b")
+
+def quick_result(folder: Path) -> bytes:
+    run, _ = run_pipeline(load_config("smoke", None, knobs(folder / "lake", **QUICK)), str(folder / "run"))
+    return (run.path / "result.json").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_result(whole: bytes, tmp_path: Path) -> None:
+    assert quick_result(tmp_path) == whole
 
 
 def start(log: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -128,18 +135,16 @@ def kill_when(process: subprocess.Popen[bytes], log: Path, reached: Callable[[],
     process.wait()
 
 
-def test_a_run_killed_at_three_places_resumes_to_the_same_result(tmp_path: Path) -> None:
+def test_a_run_killed_at_three_places_resumes_to_the_same_result(whole: bytes, tmp_path: Path) -> None:
     """After the first stage, in the middle of the folds, and near the end."""
-    whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
-    words = arguments(tmp_path / "lake", **QUICK)
-    finish(start(log, *words, "--run-dir", str(whole)), log)
-    process = start(log, *words, "--run-dir", str(broken))
+    broken, log = tmp_path / "broken", tmp_path / "log"
+    process = start(log, *arguments(tmp_path / "lake", **QUICK), "--run-dir", str(broken))
     for stages in (1, 4, 8):
         kill_when(process, log, lambda stages=stages: stages_done(broken) >= stages)
         assert not (broken / "result.json").exists()
         process = start(log, "--resume", str(broken))
     finish(process, log)
-    assert (broken / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+    assert (broken / "result.json").read_bytes() == whole
 
 
 @pytest.mark.parametrize(
@@ -168,20 +173,23 @@ def test_yearly_folds_are_one_for_each_year_of_test_bars() -> None:
     assert [fold.name for fold in folds] == ["0", "1", "2", "3", "live"]
 
 
-def test_a_failed_fold_ends_the_folds_beside_it(ray_session: None) -> None:
+def test_a_failed_fold_ends_the_folds_beside_it(ray_session: None, tmp_path: Path) -> None:
     @ray.remote(num_cpus=0)
     def fails() -> None:
         raise DataError("no such bar")
 
     @ray.remote(num_cpus=0)
     def works_on() -> None:
+        (tmp_path / "at work").touch()
         while True:
             time.sleep(0.05)
 
     other = works_on.remote()
+    while not (tmp_path / "at work").exists():
+        time.sleep(0.02)
     with pytest.raises(DataError, match="no such bar"):
         _or_end_all(fails.remote(), [other])
-    with pytest.raises(RayError):
+    with pytest.raises(TaskCancelledError):
         ray.get(other, timeout=60)
 
 
