@@ -12,19 +12,22 @@ from rlaif_ray.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from rlaif_ray.config import Config
+    from rlaif_ray.config_data import FactsConfig
     from rlaif_ray.data.lake import Lake
 
 
 def take_in(flags: dict[str, str], knobs: dict[str, str]) -> int:
     """Bars, or facts and documents. 1 where something could not be read: it is named, and the rest has come in."""
-    from rlaif_ray import ray_runtime
     from rlaif_ray.config import load_config
-    from rlaif_ray.plan import lake_of
 
     config = load_config(None, flags.get("config"), {"data.bad_rows": "quarantine"} | knobs)
+    if config.facts is not None and config.data.dataset is None:
+        raise ConfigError("facts go beside bars: name the dataset that they belong to, --data.dataset=NAME")
+    from rlaif_ray.plan import lake_of
+
     show_progress()
-    ray_runtime.attach()
-    lake, failed, told = lake_of(config), *(_bars(config) if config.facts is None else _facts(config))
+    lake = lake_of(config)
+    failed, told = _bars(config, lake) if config.facts is None else _facts(config.facts, lake)
     if "json" in flags:
         print(json.dumps(told, default=str))
     else:
@@ -33,15 +36,19 @@ def take_in(flags: dict[str, str], knobs: dict[str, str]) -> int:
     return 1 if failed else 0
 
 
-def _bars(config: Config) -> tuple[dict[str, str], dict[str, Any]]:
-    from rlaif_ray.data.on_ray import ingest
+def _bars(config: Config, lake: Lake) -> tuple[dict[str, str], dict[str, Any]]:
+    from rlaif_ray import ray_runtime
+    from rlaif_ray.data.on_ray import ingest, known
     from rlaif_ray.data.sources_on_ray import build
-    from rlaif_ray.plan import lake_of
 
     section = config.data
-    done = ingest(
-        build(section), lake_of(config), start=section.start, end=section.end, latency_s=section.latency_s, bad_rows=section.bad_rows
-    )
+    source, terms = build(section), {
+        "start": section.start, "end": section.end, "latency_s": section.latency_s, "bad_rows": section.bad_rows
+    }  # fmt: skip
+    done = known(source, lake, **terms)
+    if done is None:
+        ray_runtime.attach()
+        done = ingest(source, lake, **terms)
     counts: dict[str, int] = {}
     for report in done.quality.values():
         for name, count in report.items():
@@ -51,14 +58,14 @@ def _bars(config: Config) -> tuple[dict[str, str], dict[str, Any]]:
     return done.failed, {**told, **{name: count for name, count in counts.items() if count}, "failed": done.failed}
 
 
-def _facts(config: Config) -> tuple[dict[str, str], dict[str, Any]]:
+def _facts(section: FactsConfig, lake: Lake) -> tuple[dict[str, str], dict[str, Any]]:
+    from rlaif_ray import ray_runtime
     from rlaif_ray.data import build_facts
     from rlaif_ray.data.facts_on_ray import take_facts
-    from rlaif_ray.plan import lake_of
 
-    if config.facts is None or config.data.dataset is None:
-        raise ConfigError("facts go beside bars: name the dataset that they belong to, --data.dataset=NAME")
-    done = take_facts(build_facts(config.facts), lake_of(config))
+    source = build_facts(section)
+    ray_runtime.attach()
+    done = take_facts(source, lake)
     return done.failed, asdict(done)
 
 

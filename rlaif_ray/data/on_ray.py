@@ -73,10 +73,9 @@ def ingest(
 
     Raises `DataError` for fewer than two symbols or two bar sizes.
     """
-    fingerprint = getattr(source, "fingerprint", None)
-    asked = None if fingerprint is None else content_hash([fingerprint, start, end, latency_s, bad_rows, code_version()])
-    if asked is not None and (known := _recorded(lake, asked)) is not None:
-        return known
+    asked = _request(source, start, end, latency_s, bad_rows)  # before anything is read: what changes meanwhile is not yet taken in
+    if (done := _recorded(lake, asked)) is not None:
+        return done
     symbols = sorted(source.symbols())
     _need_two(symbols, "the source has", "check data.path and data.names")
     calendar = getattr(source, "calendar", "XNYS")
@@ -123,15 +122,27 @@ def ingest(
     return done
 
 
-def _recorded(lake: Lake, asked: str) -> Ingest | None:
-    """What came of the same request, if the lake still holds that and nothing else."""
-    if "ingests" not in lake.tables():
+def known(
+    source: Source, lake: Lake, *, start: dt.date | None, end: dt.date | None, latency_s: float, bad_rows: BadRows
+) -> Ingest | None:  # fmt: skip
+    """What came of the same request before, if the lake still holds that and nothing else. Needs no cluster."""
+    return _recorded(lake, _request(source, start, end, latency_s, bad_rows))
+
+
+def _recorded(lake: Lake, asked: str | None) -> Ingest | None:
+    if asked is None or "ingests" not in lake.tables():
         return None
     said = lake.read("ingests").filter(pl.col("id") == _receipt(lake, asked))["record"]
     if not len(said):
         return None
     fields = json.loads(said[0])
     return Ingest(**{**fields, "symbols": tuple(fields["symbols"])})
+
+
+def _request(source: Source, *terms: Any) -> str | None:
+    """Names what a source says now and how it is taken in; None for a source that does not say whether it has changed."""
+    fingerprint = getattr(source, "fingerprint", None)
+    return None if fingerprint is None else content_hash([fingerprint, *terms, code_version()])
 
 
 def _record(lake: Lake, asked: str, done: Ingest, at: dt.datetime) -> None:
