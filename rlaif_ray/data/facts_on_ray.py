@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import ray
-from ray.exceptions import RayTaskError
 
 from rlaif_ray.core import Source
 from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.on_ray import SHARD_SYMBOLS, TRIES, or_why
 from rlaif_ray.data.tables import table as table_of
-from rlaif_ray.errors import MissingDataError, RlaifError
-
-SHARD_SYMBOLS = 32
-TRIES = 3  # of a symbol whose source cannot be reached
+from rlaif_ray.errors import RlaifError
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ def take_facts(source: Source, lake: Lake) -> Taken:
         shard = symbols[start : start + SHARD_SYMBOLS]
         tables: dict[str, list[pl.DataFrame]] = {}
         for symbol in shard:
-            read = _or_why(symbol, refs.pop(symbol))
+            read = or_why(symbol, refs.pop(symbol))
             if isinstance(read, RlaifError):
                 failed[symbol] = str(read)
                 continue
@@ -54,15 +50,6 @@ def take_facts(source: Source, lake: Lake) -> Taken:
                 whole = whole.sort("known_at", maintain_order=True).unique(table_of(name).keys, keep="first", maintain_order=True)
             added[name] = added.get(name, 0) + lake.append(name, whole, f"{shard[0]}..{shard[-1]}", revised_at=fetched_at)
     return Taken(added, failed)
-
-
-def _or_why(symbol: str, ref: Any) -> dict[str, pa.Table] | RlaifError:
-    try:
-        return ray.get(ref)
-    except RayTaskError as error:
-        if not isinstance(error.cause, OSError):
-            raise
-        return MissingDataError(f"{symbol} could not be read in {TRIES} tries ({error.cause}); check the source")
 
 
 @ray.remote(num_cpus=1, max_retries=TRIES - 1, retry_exceptions=[OSError])  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -81,7 +81,7 @@ def ingest(
     calendar = getattr(source, "calendar", "XNYS")
     stored = ray.put(source)
     refs: dict[str, Any] = {s: _read_symbol.remote(stored, s, calendar, start, end, latency_s, bad_rows) for s in symbols}
-    reports = {s: _report(s, summary) for s, (summary, _) in refs.items()}
+    reports: dict[str, dict[str, Any] | RlaifError] = {s: or_why(s, summary) for s, (summary, _) in refs.items()}
     failed = {s: str(r) for s, r in reports.items() if isinstance(r, RlaifError)}
     if bad_rows == "refuse":
         _raise_first(reports)
@@ -155,8 +155,8 @@ def _receipt(lake: Lake, asked: str) -> str:
     return content_hash([asked, {table: lake.version(table) for table in _source_tables(lake)}])
 
 
-def _report(symbol: str, ref: Any) -> dict[str, Any] | RlaifError:
-    """A task's report; what stopped it, in words, where Ray's own tries were used up."""
+def or_why(symbol: str, ref: Any) -> Any:
+    """What a task that read a symbol says; the error, where Ray's own tries were used up."""
     try:
         return ray.get(ref)
     except RayTaskError as error:
