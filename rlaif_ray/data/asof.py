@@ -1,4 +1,4 @@
-"""From rows with a moment of knowledge to what could be known at one: the join that all stages share, and the cube."""
+"""From rows with a moment of knowledge to what could be known at one: the join, and the cube, by one rule of what counts."""
 
 from __future__ import annotations
 
