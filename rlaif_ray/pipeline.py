@@ -152,7 +152,7 @@ def _or_end_all(ref: Any, under_way: Iterable[Any]) -> dict[str, str]:
         return ray.get(ref)
     except RayError:
         for other in under_way:
-            ray.cancel(other, recursive=True)
+            ray.cancel(other, force=True, recursive=True)  # stages commit whole; an interrupt waits for native code, or for ever
         raise
 
 
