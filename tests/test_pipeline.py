@@ -135,11 +135,12 @@ def kill_when(process: subprocess.Popen[bytes], log: Path, reached: Callable[[],
     process.wait()
 
 
-def test_a_run_killed_at_three_places_resumes_to_the_same_result(whole: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("places", [(4,), pytest.param((1, 4, 8), marks=pytest.mark.slow)])
+def test_a_run_killed_again_and_again_resumes_to_the_same_result(whole: bytes, tmp_path: Path, places: tuple[int, ...]) -> None:
     """After the first stage, in the middle of the folds, and near the end."""
     broken, log = tmp_path / "broken", tmp_path / "log"
     process = start(log, *arguments(tmp_path / "lake", **QUICK), "--run-dir", str(broken))
-    for stages in (1, 4, 8):
+    for stages in places:
         kill_when(process, log, lambda stages=stages: stages_done(broken) >= stages)
         assert not (broken / "result.json").exists()
         process = start(log, "--resume", str(broken))

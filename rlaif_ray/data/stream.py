@@ -22,6 +22,7 @@ from rlaif_ray.errors import ConfigError, DataError, SchemaError
 MINUTE = dt.timedelta(minutes=1)
 LONGEST_PAUSE_S = 30.0
 LARGEST_MESSAGE = 1 << 24  # bytes; a minute of the whole market
+CLOSING_S = 1.0  # for a goodbye: who fell silent says none
 _BAR = ("symbol", "timestamp")
 
 HandOver = Callable[[pl.DataFrame], None]
@@ -134,7 +135,7 @@ class BarStream:
         """One connection, until it breaks or all is to stop."""
         from websockets.sync.client import connect
 
-        with connect(self.vendor.url, max_size=LARGEST_MESSAGE, logger=_SILENT) as socket:
+        with connect(self.vendor.url, max_size=LARGEST_MESSAGE, close_timeout=CLOSING_S, logger=_SILENT) as socket:
             again_at, live, gap = None, False, self._whole_until
             self._heard_at = self._now()
             while not stopped():

@@ -4,13 +4,15 @@ import datetime as dt
 
 
 class Clock:
-    """Seconds since 1970; `sleep` moves it on and keeps what was slept."""
+    """Seconds since 1970; `sleep` moves it on and keeps what was slept; `looks` counts the looks at it."""
 
     def __init__(self, moment: str) -> None:
         self.slept: list[float] = []
+        self.looks = 0
         self.set(moment)
 
     def __call__(self) -> float:
+        self.looks += 1
         return self.now
 
     def set(self, moment: str) -> None:

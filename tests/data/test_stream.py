@@ -84,8 +84,14 @@ class Desk:
         return wait
 
     def at(self, hhmmss: str) -> Callable[[], None]:
-        """A step of the server's that moves the clock."""
-        return lambda: self.clock.set(f"{DAY}T{hhmmss}Z")
+        """A step of the server's that moves the clock, once the stream has looked at what was said before."""
+
+        def move() -> None:
+            before = self.clock.looks
+            self.until(lambda: self.clock.looks > before + 3)()
+            self.clock.set(f"{DAY}T{hhmmss}Z")
+
+        return move
 
     def says(self, first: int, last: int) -> list[Row]:
         """Minutes of the day as the stream says them, numbered from the open."""
@@ -186,7 +192,10 @@ def test_a_vendor_that_is_not_there_is_an_error_in_the_end(rest: AlpacaRest, tmp
 
 
 def test_a_mute_connection_is_given_up_in_the_session_only(desk: Desk, rest: AlpacaRest, socket: BarSocket) -> None:
-    socket.scripts = [[desk.until(lambda: len(rest.asked) > 0), desk.at("14:36:00")], [desk.says(9, 10), desk.at("14:40:10")]]
+    socket.scripts = [
+        [desk.until(lambda: len(rest.asked) > 0), desk.at("14:36:00")],
+        [desk.at("14:38:30"), desk.says(8, 10), desk.at("14:40:10")],
+    ]
     desk.run(desk.has("14:40"))
     assert socket.connections == 2 and desk.lake.read("bars").height == 20
     desk.clock.set(f"{DAY}T23:00:00Z")
