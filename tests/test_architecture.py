@@ -14,7 +14,7 @@ PACKAGE = ROOT / "rlaif_ray"
 WORDS = {"__init__", "core", "errors", "config", "config_data"}
 MATHS = {
     "labels", "barriers", "sample_weights", "splits", "folds", "execution.simulator", "execution.costs", "execution.caps",
-    "execution.slicing", "data.synthetic", "data.clean", "data.sessions", "data.events", "data.universe", "data.asof",
+    "execution.slicing", "data.synthetic", "data.clean", "data.sessions", "data.events", "data.universe", "data.asof", "data.standing",
     "data.tables", "data.revisions",
 }  # fmt: skip
 MATHS_FOLDERS = {"features", "portfolio", "backtest"}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from rlaif_ray.core import CLOSE, KEYS, PRICE_COLUMNS, VOLUME, Cube, Panel
+from rlaif_ray.data.standing import laid_out, standing, that_count
 from rlaif_ray.data.tables import MACRO, table
 from rlaif_ray.errors import DataError, SchemaError
 
@@ -75,25 +75,9 @@ def join(rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame
     return pl.concat(parts, how="horizontal")
 
 
-def _that_count(facts: pl.DataFrame) -> pl.DataFrame:
-    """In order of knowledge, without what was about an older or longer period than was known already: each row left is, from
-    its `known_at` until the next, the one that counts."""
-    series = [c for c in ("symbol", "name") if c in facts.columns]
-    facts = facts.sort("known_at", maintain_order=True)
-    if "unit" in facts.columns:
-        facts = facts.filter(pl.col("unit").eq_missing(pl.col("unit").first().over(series)))
-    if "started" not in facts.columns:
-        return facts.filter(pl.col("timestamp") >= pl.col("timestamp").cum_max().over(series))
-    # Few periods are spoken of by many facts: one number for each, rising with its end, then with its start.
-    facts = facts.with_columns(_start=pl.col("started").fill_null(dt.date.max))  # an instant is shorter than any period
-    periods = facts.select("timestamp", "_start").unique().sort("timestamp", "_start").with_row_index("_period")
-    facts = facts.join(periods, on=["timestamp", "_start"], how="left", maintain_order="left")
-    return facts.filter(pl.col("_period") >= pl.col("_period").cum_max().over(series)).drop("_period", "_start")
-
-
 def _as_it_stood(rows: pl.DataFrame, name: str, frame: pl.DataFrame) -> pl.DataFrame:
     """The value columns of a table with one row a symbol and time, as of each of `rows`, and the age."""
-    told = _that_count(frame).rename({"timestamp": _ROW + "_of"})
+    told = that_count(frame).rename({"timestamp": _ROW + "_of"})
     seen = _at_moments(rows, told)
     age = (pl.col("known_at") - pl.col(_ROW + "_of")).dt.total_microseconds() / 86.4e9
     return seen.select(*[c for c in frame.columns if c not in KEYS], age.alias(f"{name}_age_days"))
@@ -119,38 +103,13 @@ def _facts(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     """One column and one age for each name in `facts`."""
     moments = rows.select("symbol", "known_at").with_row_index(_ROW).sort("symbol", "known_at")
     names = facts["name"].unique().sort().to_list()
-    facts, at = _standing(moments, facts, names)
-    place = np.empty(rows.height, np.intp)
-    place[moments[_ROW].to_numpy()] = np.arange(rows.height)
-    # One more, for -1: nothing known yet.
-    values = np.append(facts["value"].to_numpy(), np.nan)
-    ends, now = np.append(_micros(facts["timestamp"]), np.datetime64("NaT")), _micros(rows["known_at"])
+    facts, at = standing(moments, facts.drop("form", "source_id", strict=False), names)
+    values, days = laid_out(facts, at, moments, moments[_ROW].to_numpy())
     columns = {}
-    for name, column in zip(names, at, strict=True):
-        seen = column[place]
-        columns[name] = pl.Series(values[seen], nan_to_null=True)
-        columns[f"{name}_age_days"] = pl.Series((now - ends[seen]) / np.timedelta64(1, "D"), nan_to_null=True)
+    for k, name in enumerate(names):
+        columns[name] = pl.Series(values[k], nan_to_null=True)
+        columns[f"{name}_age_days"] = pl.Series(days[k], nan_to_null=True)
     return pl.DataFrame(columns)
-
-
-def _standing(moments: pl.DataFrame, facts: pl.DataFrame, names: list[str]) -> tuple[pl.DataFrame, np.ndarray]:
-    """The facts that ever count, with the `first_row` that knows each, and (N,R) int32: which of them counts, -1 for none.
-
-    Parameters
-    ----------
-    moments : R rows, sorted by `symbol` and `known_at`.
-    names : N names that facts may have, all of them.
-    """
-    places = moments.select("symbol", "known_at").with_row_index("first_row")
-    facts = _that_count(facts).join_asof(places, on="known_at", by="symbol", strategy="forward", check_sortedness=False)
-    facts = facts.drop_nulls("first_row")
-    name = facts["name"].cast(pl.Enum(names)).to_physical()
-    at = np.full((len(names), moments.height), -1, np.int32)
-    at[name.to_numpy(), facts["first_row"].to_numpy()] = np.arange(facts.height)  # in order of knowledge: the last of a row wins
-    starts = np.flatnonzero(moments["symbol"].ne_missing(moments["symbol"].shift()).to_numpy())
-    for first, end in pairwise([*starts, moments.height]):
-        np.maximum.accumulate(at[:, first:end], axis=1, out=at[:, first:end])
-    return facts, at
 
 
 def build_cube(
@@ -235,7 +194,7 @@ def _scores(frame: pl.DataFrame, scores: list[str], known_at: np.ndarray, symbol
     rows = len(known_at)
     moments = pl.DataFrame({"symbol": np.repeat(symbols, rows), "known_at": np.tile(known_at, len(symbols))})
     moments = moments.with_columns(pl.col("known_at").dt.replace_time_zone("UTC"))
-    facts, at = _standing(moments, frame.unpivot(scores, index=KEYS, variable_name="name").drop_nulls("value"), scores)
+    facts, at = standing(moments, frame.unpivot(scores, index=KEYS, variable_name="name").drop_nulls("value"), scores)
     value = np.append(facts["value"].to_numpy(), np.nan)[at]
     age = np.arange(moments.height) - np.append(facts["first_row"].to_numpy().astype(np.float64), np.nan)[at]
     both = np.stack([value, age], axis=1).astype(np.float32)  # (S,2,A*T)
