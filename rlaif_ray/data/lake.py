@@ -7,9 +7,11 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
@@ -104,8 +106,8 @@ class Lake:
         revision : the latest of each row; the first: what a decision at that bar could have seen; all of them, in order.
         start, end : days kept, see `asof.cut`.
         """
-        kind = table_of(table)
-        scan = cut(pl.scan_delta(self.delta(table, version)), start, end)
+        kind, handle = table_of(table), self.delta(table, version)
+        scan = cut(pl.scan_delta(handle), start, end)
         if symbols is not None:
             if "symbol" not in scan.collect_schema():
                 raise DataError(f"{table!r} has no symbols to choose by; expected symbols=None: which document names whom is in 'mentions'")
@@ -114,13 +116,10 @@ class Lake:
             scan = scan.filter(pl.col("known_at") <= as_of)
             if kind.partition == MONTH:
                 scan = scan.filter(pl.col(MONTH) <= f"{as_of.astimezone(dt.UTC):%Y-%m}")
+        if not _revised(handle):
+            scan = scan.drop(REVISION).with_columns(pl.lit(0, pl.Int32).alias(REVISION))
         rows = scan.drop(MONTH, strict=False).collect()
-        if revision == "all":
-            return rows.sort(*_order(kind), "known_at", REVISION).drop(REVISION)
-        if (rows[REVISION] > 0).any():
-            keep = "last" if revision == "latest" else "first"
-            rows = rows.sort("known_at", REVISION).unique(subset=kind.keys, keep=keep, maintain_order=True)
-        return rows.sort(_order(kind)).drop(REVISION)
+        return _by_symbol(rows, kind, revision) if kind == Table() else _told(rows, kind, revision)
 
     def version(self, table: str) -> int:
         """The newest Delta version of a table: where to find it again, not what it says."""
@@ -173,6 +172,41 @@ def datasets(uri: str) -> list[str]:
     system, root = FileSystem.from_uri(Lake(uri, "").uri)
     entries = system.get_file_info(FileSelector(root, allow_not_found=True))
     return sorted(e.base_name for e in entries if e.type == FileType.Directory and Lake(uri, e.base_name).tables())
+
+
+def _told(rows: pl.DataFrame, kind: Table, revision: Revision) -> pl.DataFrame:
+    """The revisions of each row that were asked for, in order, without their numbers."""
+    if revision == "all":
+        return rows.sort(*_order(kind), "known_at", REVISION).drop(REVISION)
+    if (rows[REVISION] > 0).any():
+        keep = "last" if revision == "latest" else "first"
+        rows = rows.sort("known_at", REVISION).unique(subset=kind.keys, keep=keep, maintain_order=True)
+    return rows.sort(_order(kind)).drop(REVISION)
+
+
+def _by_symbol(rows: pl.DataFrame, kind: Table, revision: Revision) -> pl.DataFrame:
+    """`_told`, a symbol at a time. A file holds one symbol in order: what was read moves in pieces, and only where a symbol's
+    pieces overlap are its rows sorted."""
+    bare, starts = rows.drop(REVISION), np.cumsum([0, *(rows["timestamp"].chunk_lengths() if rows.height else ())])
+    pieces: dict[str, list[slice]] = {}
+    for first, end in pairwise(starts.tolist()):
+        symbols = rows["symbol"][first:end]
+        if (symbols != symbols[0]).any():
+            return _told(rows, kind, revision)
+        pieces.setdefault(symbols[0], []).append(slice(first, end))
+    parts = []
+    for _, of_symbol in sorted(pieces.items()):
+        of_symbol.sort(key=lambda piece: rows["timestamp"][piece.start])
+        part = pl.concat([bare[piece] for piece in of_symbol])
+        moments = part["timestamp"].to_physical().to_numpy()
+        parts.append(part if (moments[1:] > moments[:-1]).all() else _told(pl.concat([rows[p] for p in of_symbol]), kind, revision))
+    return pl.concat(parts) if parts else bare
+
+
+def _revised(handle: DeltaTable) -> bool:
+    """Whether any row may revise another, by what the log says of the files."""
+    most = pl.DataFrame(handle.get_add_actions(flatten=True))
+    return f"max.{REVISION}" not in most.columns or bool((most[f"max.{REVISION}"].fill_null(1) > 0).any())
 
 
 def _order(kind: Table) -> tuple[str, ...]:
