@@ -10,9 +10,9 @@ import pyarrow as pa
 import ray
 
 from rlaif_ray.core import Source
+from rlaif_ray.data.intake import append_facts
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.on_ray import SHARD_SYMBOLS, TRIES, or_why
-from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import RlaifError
 
 
@@ -36,19 +36,15 @@ def take_facts(source: Source, lake: Lake) -> Taken:
     failed: dict[str, str] = {}
     for start in range(0, len(symbols), SHARD_SYMBOLS):
         shard = symbols[start : start + SHARD_SYMBOLS]
-        tables: dict[str, list[pl.DataFrame]] = {}
+        tables: dict[str, dict[str, pl.DataFrame]] = {}
         for symbol in shard:
             read = or_why(symbol, refs.pop(symbol))
             if isinstance(read, RlaifError):
                 failed[symbol] = str(read)
                 continue
-            for name, table in read.items():
-                tables.setdefault(name, []).append(pl.DataFrame(pl.from_arrow(table)))
-        for name, frames in tables.items():
-            whole = pl.concat(frames).unique(maintain_order=True)
-            if not table_of(name).versions:  # two symbols may tell of one story, which is known when it was known first
-                whole = whole.sort("known_at", maintain_order=True).unique(table_of(name).keys, keep="first", maintain_order=True)
-            added[name] = added.get(name, 0) + lake.append(name, whole, f"{shard[0]}..{shard[-1]}", revised_at=fetched_at)
+            tables[symbol] = {name: pl.DataFrame(pl.from_arrow(table)) for name, table in read.items()}
+        for name, rows in append_facts(lake, tables, fetched_at).items():
+            added[name] = added.get(name, 0) + rows
     return Taken(added, failed)
 
 

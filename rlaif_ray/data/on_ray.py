@@ -18,20 +18,16 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from rlaif_ray.core import Source, canonical_json, content_hash
-from rlaif_ray.data.asof import cut
-from rlaif_ray.data.clean import OHLC, clean, fill_sessions, sift
-from rlaif_ray.data.events import price_kind
+from rlaif_ray.data.intake import BadRows, Whole, append_bars, read_clean, usual_delay_s
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.data.quarantine import not_read, set_apart
-from rlaif_ray.data.sessions import DAY, bars_per_year, schedule
+from rlaif_ray.data.quarantine import not_read
+from rlaif_ray.data.sessions import bars_per_year
 from rlaif_ray.data.tables import INGEST_SCHEMA
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, RlaifError
 from rlaif_ray.runs import code_version
 
-BadRows = Literal["refuse", "quarantine"]
 TRIES = 3  # of a symbol whose source cannot be reached
 SHARD_SYMBOLS = 32  # symbols a commit: a commit costs 30 ms, its rows lie in memory together
-GONE_SESSIONS = 10  # a symbol without bars for longer, while others go on, is taken as delisted
 
 
 @dataclass(frozen=True)
@@ -78,9 +74,8 @@ def ingest(
         return done
     symbols = sorted(source.symbols())
     _need_two(symbols, "the source has", "check data.path and data.names")
-    calendar = getattr(source, "calendar", "XNYS")
     stored = ray.put(source)
-    refs: dict[str, Any] = {s: _read_symbol.remote(stored, s, calendar, start, end, latency_s, bad_rows) for s in symbols}
+    refs: dict[str, Any] = {s: _read_symbol.remote(stored, s, start, end, latency_s, bad_rows) for s in symbols}
     reports: dict[str, dict[str, Any] | RlaifError] = {s: or_why(s, summary) for s, (summary, _) in refs.items()}
     failed = {s: str(r) for s, r in reports.items() if isinstance(r, RlaifError)}
     if bad_rows == "refuse":
@@ -88,33 +83,20 @@ def ingest(
     good = {s: report for s, report in reports.items() if not isinstance(report, RlaifError)}
     kept = [s for s in good if good[s]["rows"]]
     _need_two(kept, f"between {start} and {end} there is", "check data.start and data.end" if not failed else f"{failed}")
-    bar = _one_bar_size({s: good[s] for s in kept})
-    kind: Any = getattr(source, "price_kind", None) or price_kind(
-        sum(good[s]["split_days"] for s in kept), sum(good[s]["split_jumps"] for s in kept)
-    )
-    last = max(good[s]["last_session"] for s in kept)
+    whole = Whole.of(source, {s: good[s] for s in kept})
     _refuse_other_latency(lake, kept, min(good[s]["delay_s"] for s in kept))
 
     fetched_at = dt.datetime.now(dt.UTC)
     if failed:
         lake.append("quarantine", not_read(failed, fetched_at), "failed")
     for shard in _shards(kept):
-        tables: dict[str, list[pl.DataFrame]] = {}
-        for symbol in shard:
-            clean_tables: Any = ray.get(refs.pop(symbol)[1])
-            for name, table in clean_tables.items():
-                frame = pl.DataFrame(pl.from_arrow(table))
-                if name == "bars":
-                    frame = _finish(frame, kind, calendar, bar, last, good[symbol])
-                tables.setdefault(name, []).append(frame)
-        for name, frames in tables.items():
-            # A back-adjusted history is rewritten by every event: it was never point in time, so its moments stay.
-            moment = None if name == "bars" and kind != "raw" else fetched_at
-            lake.append(name, pl.concat(frames), f"{shard[0]}..{shard[-1]}", revised_at=moment)
+        clean: dict[str, Any] = {symbol: ray.get(refs.pop(symbol)[1]) for symbol in shard}
+        read = {s: {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()} for s, tables in clean.items()}
+        append_bars(lake, read, good, whole, fetched_at)
     first = min(good[s]["first_session"] for s in kept)
     done = Ingest(
         tuple(kept), sum(good[s]["rows"] for s in kept), _public(good, lake, kept, start, end), data_version(lake, kept, start, end),
-        kind, bar.total_seconds(), bars_per_year(calendar, bar, first, last),
+        whole.kind, whole.bar.total_seconds(), bars_per_year(whole.calendar, whole.bar, first, whole.last),
         {table: lake.version(table) for table in _source_tables(lake)}, failed,
     )  # fmt: skip
     if asked is not None and not failed:
@@ -174,61 +156,11 @@ def _line(error: RayError) -> str:
 # Ray's stubs know less than its decorator.
 @ray.remote(num_returns=2, max_retries=TRIES - 1, retry_exceptions=[OSError])  # pyright: ignore[reportArgumentType]
 def _read_symbol(
-    source: Source, symbol: str, calendar: str, start: dt.date | None, end: dt.date | None, latency_s: float, bad_rows: BadRows
+    source: Source, symbol: str, start: dt.date | None, end: dt.date | None, latency_s: float, bad_rows: BadRows
 ) -> tuple[dict[str, Any] | RlaifError, dict[str, pa.Table]]:  # fmt: skip
     """A small report (or the error, so that the driver raises the first by symbol) and the clean tables."""
-    try:
-        tables = source.read(symbol)
-        whole = tables.pop("bars")
-        bars, apart = cut(whole, start, end), None
-        if bars.height < 2 <= whole.height:
-            return {"rows": 0, "note": f"{bars.height} of {whole.height} bars lie between {start} and {end}"}, {}
-        bars = bars.with_columns(pl.col("known_at") + dt.timedelta(seconds=latency_s))
-        if bad_rows == "quarantine":
-            bars, apart = sift(bars)
-        bars, report = clean(bars, calendar=calendar)
-    except RlaifError as error:
-        return error, {}
-    alive = bars.filter(~pl.col("delisted"))
-    report |= {
-        "first_session": alive["session"][0], "last_session": alive["session"][-1], "delay_s": _delay_s(bars),
-        "quarantined": 0 if apart is None else apart.height,
-    }  # fmt: skip
-    good = {"bars": bars, **{name: cut(table, start, end) for name, table in tables.items()}}
-    if apart is not None and apart.height:
-        good["quarantine"] = set_apart(apart)
-    return report, {name: table.to_arrow() for name, table in good.items()}
-
-
-def _finish(
-    bars: pl.DataFrame, kind: str, calendar: str, bar: dt.timedelta, last: dt.date, report: dict[str, Any]
-) -> pl.DataFrame:  # fmt: skip
-    """What only the whole set can tell of one symbol: whether splits are in the prices, and whether it is gone."""
-    if kind != "raw":
-        bars = bars.with_columns(split=pl.lit(1.0))
-    report |= {"ends_early": False, "delisted": None}
-    gone = bars.filter("delisted")
-    if gone.height:
-        report["delisted"] = gone["session"][0].isoformat()
-        return bars
-    missed = schedule(calendar, report["last_session"] + DAY, last) if last > report["last_session"] else None
-    if missed is None or not missed.height:
-        return bars
-    if missed.height > GONE_SESSIONS:
-        delay = dt.timedelta(seconds=report["delay_s"])
-        gone = bars.tail(1).with_columns(
-            *[pl.lit(None, pl.Float64).alias(c) for c in (*OHLC, "volume")], timestamp=pl.lit(missed["close"][0]),
-            known_at=pl.lit(missed["close"][0] + delay), session=pl.lit(missed["session"][0]), dividend=pl.lit(0.0), split=pl.lit(1.0),
-            tradable=pl.lit(False), delisted=pl.lit(True),
-        ).cast(bars.schema)  # fmt: skip
-        report |= {"ends_early": True, "delisted": missed["session"][0].isoformat()}
-        return pl.concat([bars, gone])
-    if bar != DAY:
-        return bars
-    filled = fill_sessions(bars, calendar, last)
-    added = filled.height - bars.height
-    report |= {key: report[key] + added for key in ("rows", "gaps_filled", "halts")}
-    return filled
+    report, tables = read_clean(source, symbol, start, end, latency_s, bad_rows)
+    return report, {name: table.to_arrow() for name, table in tables.items()}
 
 
 def data_version(lake: Lake, symbols: Sequence[str], start: dt.date | None = None, end: dt.date | None = None) -> str:
@@ -276,19 +208,6 @@ def _raise_first(reports: Mapping[str, Any]) -> None:
         raise type(errors[0])(f"{errors[0]}{more}")
 
 
-def _one_bar_size(reports: Mapping[str, dict[str, Any]]) -> dt.timedelta:
-    by_size: dict[float, list[str]] = {}
-    for symbol, report in reports.items():
-        by_size.setdefault(report["bar_s"], []).append(symbol)
-    if len(by_size) > 1:
-        seen = "; ".join(f"{len(s)} of {dt.timedelta(seconds=b)} such as {s[0]!r}" for b, s in sorted(by_size.items()))
-        raise DataError(
-            f"symbols have bars of different sizes: {seen}; expected one size: "
-            f"narrow data.path by a glob such as *_15min.csv, or data.names"
-        )
-    return dt.timedelta(seconds=next(iter(by_size)))
-
-
 def _refuse_other_latency(lake: Lake, symbols: Sequence[str], delay_s: float) -> None:
     """Rows with the same values are skipped, so their old `known_at` would silently stand."""
     if "bars" not in lake.tables():
@@ -296,18 +215,12 @@ def _refuse_other_latency(lake: Lake, symbols: Sequence[str], delay_s: float) ->
     stored = lake.read("bars", symbols, revision="first")
     if not stored.height:
         return
-    before = _delay_s(stored)
+    before = usual_delay_s(stored)
     if before != delay_s:
         raise ConfigError(
             f"the bars in {lake.uri}/{lake.dataset} are known {before:g} s after their end, these {delay_s:g} s; "
             f"expected one data.latency_s a dataset: choose another data.dataset"
         )
-
-
-def _delay_s(bars: pl.DataFrame) -> float:
-    """The source's usual delay: the least time from a bar's end to its `known_at`."""
-    least: Any = (bars["known_at"] - bars["timestamp"]).dt.total_microseconds().min()
-    return least / 1e6
 
 
 def _shards(symbols: Sequence[str]) -> list[Sequence[str]]:

@@ -1,0 +1,162 @@
+"""One symbol's way from its source to the lake: cut to its span, checked, made clean, finished by what the set tells, appended.
+
+What `on_ray` spreads over a cluster, as plain functions.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from rlaif_ray.core import Source
+from rlaif_ray.data.asof import cut
+from rlaif_ray.data.clean import OHLC, clean, fill_sessions, sift
+from rlaif_ray.data.events import price_kind
+from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.quarantine import set_apart
+from rlaif_ray.data.sessions import DAY, schedule
+from rlaif_ray.data.tables import table as table_of
+from rlaif_ray.errors import DataError, RlaifError
+
+BadRows = Literal["refuse", "quarantine"]
+GONE_SESSIONS = 10  # a symbol without bars for longer, while others go on, is taken as delisted
+Tables = dict[str, pl.DataFrame]
+Report = dict[str, Any]
+
+
+def calendar_of(source: Source) -> str:
+    """The exchange that says when sessions close."""
+    return getattr(source, "calendar", "XNYS")
+
+
+def read_clean(
+    source: Source, symbol: str, start: dt.date | None, end: dt.date | None, latency_s: float, bad_rows: BadRows
+) -> tuple[Report | RlaifError, Tables]:  # fmt: skip
+    """A small report (or the error, for whoever reads many) and the clean tables."""
+    try:
+        tables = source.read(symbol)
+        whole = tables.pop("bars")
+        bars, apart = cut(whole, start, end), None
+        if bars.height < 2 <= whole.height:
+            return {"rows": 0, "note": f"{bars.height} of {whole.height} bars lie between {start} and {end}"}, {}
+        bars = bars.with_columns(pl.col("known_at") + dt.timedelta(seconds=latency_s))
+        if bad_rows == "quarantine":
+            bars, apart = sift(bars)
+        bars, report = clean(bars, calendar=calendar_of(source))
+    except RlaifError as error:
+        return error, {}
+    alive = bars.filter(~pl.col("delisted"))
+    report |= {
+        "first_session": alive["session"][0], "last_session": alive["session"][-1], "delay_s": usual_delay_s(bars),
+        "quarantined": 0 if apart is None else apart.height,
+    }  # fmt: skip
+    good = {"bars": bars, **{name: cut(table, start, end) for name, table in tables.items()}}
+    if apart is not None and apart.height:
+        good["quarantine"] = set_apart(apart)
+    return report, good
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What only all symbols of a set together can tell: the size of a bar, its last session, what was done to the prices."""
+
+    calendar: str
+    bar: dt.timedelta
+    last: dt.date
+    kind: Literal["raw", "split_adjusted", "vendor_adjusted"]
+
+    @classmethod
+    def of(cls, source: Source, reports: Mapping[str, Report]) -> Whole:
+        """From the reports of all symbols. Raises `DataError` for bars of two sizes."""
+        kind: Any = getattr(source, "price_kind", None) or price_kind(
+            sum(r["split_days"] for r in reports.values()), sum(r["split_jumps"] for r in reports.values())
+        )
+        return cls(calendar_of(source), _one_bar_size(reports), max(r["last_session"] for r in reports.values()), kind)
+
+
+def append_bars(lake: Lake, read: Mapping[str, Tables], reports: Mapping[str, Report], whole: Whole, at: dt.datetime) -> None:
+    """Append a shard of symbols, one commit a table. What it says anew of rows that are there is known from `at` on.
+
+    A back-adjusted history is rewritten by every event: it was never point in time, so its moments stay.
+    """
+    tables: dict[str, list[pl.DataFrame]] = {}
+    for symbol, frames in read.items():
+        for name, frame in frames.items():
+            tables.setdefault(name, []).append(_finish(frame, reports[symbol], whole) if name == "bars" else frame)
+    for name, parts in tables.items():
+        lake.append(name, pl.concat(parts), _named(read), revised_at=None if name == "bars" and whole.kind != "raw" else at)
+
+
+def append_facts(lake: Lake, read: Mapping[str, Tables], at: dt.datetime) -> dict[str, int]:
+    """Append a shard's facts and documents, one commit a table. Returns the rows that were new, by table.
+
+    A document that two symbols share is one document; what is said anew of rows that are there is known from `at` on.
+    """
+    tables: dict[str, list[pl.DataFrame]] = {}
+    for frames in read.values():
+        for name, frame in frames.items():
+            tables.setdefault(name, []).append(frame)
+    added: dict[str, int] = {}
+    for name, parts in tables.items():
+        rows = pl.concat(parts).unique(maintain_order=True)
+        if not table_of(name).versions:  # two symbols may tell of one story, which is known when it was known first
+            rows = rows.sort("known_at", maintain_order=True).unique(table_of(name).keys, keep="first", maintain_order=True)
+        added[name] = lake.append(name, rows, _named(read), revised_at=at)
+    return added
+
+
+def _named(symbols: Iterable[str]) -> str:
+    first, *rest = symbols
+    return f"{first}..{rest[-1] if rest else first}"
+
+
+def _finish(bars: pl.DataFrame, report: Report, whole: Whole) -> pl.DataFrame:
+    """What only the whole set can tell of one symbol: whether splits are in the prices, and whether it is gone."""
+    if whole.kind != "raw":
+        bars = bars.with_columns(split=pl.lit(1.0))
+    report |= {"ends_early": False, "delisted": None}
+    gone = bars.filter("delisted")
+    if gone.height:
+        report["delisted"] = gone["session"][0].isoformat()
+        return bars
+    missed = schedule(whole.calendar, report["last_session"] + DAY, whole.last) if whole.last > report["last_session"] else None
+    if missed is None or not missed.height:
+        return bars
+    if missed.height > GONE_SESSIONS:
+        delay = dt.timedelta(seconds=report["delay_s"])
+        gone = bars.tail(1).with_columns(
+            *[pl.lit(None, pl.Float64).alias(c) for c in (*OHLC, "volume")], timestamp=pl.lit(missed["close"][0]),
+            known_at=pl.lit(missed["close"][0] + delay), session=pl.lit(missed["session"][0]), dividend=pl.lit(0.0), split=pl.lit(1.0),
+            tradable=pl.lit(False), delisted=pl.lit(True),
+        ).cast(bars.schema)  # fmt: skip
+        report |= {"ends_early": True, "delisted": missed["session"][0].isoformat()}
+        return pl.concat([bars, gone])
+    if whole.bar != DAY:
+        return bars
+    filled = fill_sessions(bars, whole.calendar, whole.last)
+    added = filled.height - bars.height
+    report |= {key: report[key] + added for key in ("rows", "gaps_filled", "halts")}
+    return filled
+
+
+def _one_bar_size(reports: Mapping[str, Report]) -> dt.timedelta:
+    by_size: dict[float, list[str]] = {}
+    for symbol, report in reports.items():
+        by_size.setdefault(report["bar_s"], []).append(symbol)
+    if len(by_size) > 1:
+        seen = "; ".join(f"{len(s)} of {dt.timedelta(seconds=b)} such as {s[0]!r}" for b, s in sorted(by_size.items()))
+        raise DataError(
+            f"symbols have bars of different sizes: {seen}; expected one size: "
+            f"narrow data.path by a glob such as *_15min.csv, or data.names"
+        )
+    return dt.timedelta(seconds=next(iter(by_size)))
+
+
+def usual_delay_s(bars: pl.DataFrame) -> float:
+    """The source's usual delay: the least time from a bar's end to its `known_at`."""
+    least: Any = (bars["known_at"] - bars["timestamp"]).dt.total_microseconds().min()
+    return least / 1e6
