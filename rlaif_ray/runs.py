@@ -126,6 +126,8 @@ class Run:
     def create(cls, verb: str, config: Config, run_dir: str | Path | None = None) -> Run:
         """A new run in `run_dir`, which must be absent or empty; default `runs/<verb>-<UTC time>`."""
         path = Path(run_dir) if run_dir is not None else _fresh(verb)
+        if "://" in str(run_dir):
+            raise ConfigError(f"--run-dir {run_dir} is a URI; expected a folder that all nodes see (the lake alone may be a bucket)")
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):

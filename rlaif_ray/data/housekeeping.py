@@ -8,7 +8,7 @@ import polars as pl
 from deltalake import DeltaTable, PostCommitHookProperties, WriterProperties
 from deltalake.exceptions import DeltaError
 
-from rlaif_ray.data.lake import MONTH, Lake
+from rlaif_ray.data.lake import MONTH, Lake, in_one_line, reached
 from rlaif_ray.data.revisions import REVISION
 from rlaif_ray.data.tables import Table
 from rlaif_ray.data.tables import table as table_of
@@ -44,7 +44,8 @@ def compact(lake: Lake) -> dict[str, int]:
 
     The rows stay as they are, and so do the old files: a run that pinned an older version reads it as before.
     """
-    return {name: gone for name in lake.tables() if (gone := _compact(lake.delta(name)))}
+    with reached(f"{lake.uri}/{lake.dataset}"):
+        return {name: gone for name in lake.tables() if (gone := _compact(lake.delta(name)))}
 
 
 def _status(lake: Lake, name: str) -> pl.DataFrame:
@@ -80,7 +81,7 @@ def _problems(lake: Lake, name: str) -> Iterator[str]:
         handle = lake.delta(name)
         files = pl.DataFrame(handle.get_add_actions(flatten=True)).sort("path")
     except DeltaError as error:
-        yield f"the Delta log cannot be read ({_line(error)})"
+        yield f"the Delta log cannot be read ({in_one_line(error)})"
         return
     stored = dict(pl.scan_delta(handle).collect_schema())
     if kind.schema is not None:
@@ -100,11 +101,13 @@ def _part_problems(
 ) -> Iterator[str]:  # fmt: skip
     keys: list[pl.DataFrame] = []
     folder = f"partition.{kind.partition}"
+    # The log writes folders' names encoded once more than they are.
+    uris = {uri.rpartition("/")[2]: uri for uri in handle.file_uris()}
     for path, claimed, where in part.select("path", "num_records", folder).iter_rows():
         try:
-            rows = pl.read_parquet(f"{handle.table_uri.rstrip('/')}/{path}", hive_partitioning=False)
+            rows = pl.read_parquet(uris[path.rpartition("/")[2]], hive_partitioning=False, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
-            yield f"{path} cannot be read ({_line(error)})"
+            yield f"{path} cannot be read ({in_one_line(error)})"
             continue
         if rows.height != claimed:
             yield f"{path} has {rows.height} rows; the log claims {claimed}"
@@ -142,7 +145,3 @@ def _compact(handle: DeltaTable) -> int:
         post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
     )  # fmt: skip
     return int(done["numFilesRemoved"])
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

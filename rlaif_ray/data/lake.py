@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from rlaif_ray.data.asof import cut
@@ -27,6 +29,25 @@ Revision = Literal["latest", "first", "all"]
 RETRIES = 30  # with 5, three of eight writers of one symbol gave up
 WAIT_S = 0.05  # about one commit
 MONTH = "month"
+
+
+@contextmanager
+def reached(path: str) -> Iterator[None]:
+    """What a store says in many lines (no room, no right, no bucket), as a `DataError` of one; lost races pass through."""
+    try:
+        yield
+    except CommitFailedError:
+        raise
+    except (OSError, DeltaError, pl.exceptions.ComputeError) as error:
+        raise DataError(
+            f"{path} cannot be read or written ({in_one_line(error)}); what was committed stands; expected room, rights and whole files "
+            f"there: check lake.uri (of s3:// the AWS_ variables of the environment), or say `rlaif data verify`"
+        ) from None
+
+
+def in_one_line(error: Exception) -> str:
+    """Without the colours and trees that libraries draw."""
+    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())[:300]
 
 
 def as_decided(price_kind: str) -> Revision:
@@ -71,19 +92,20 @@ class Lake:
 
         Each symbol (or month of `timestamp`) is one app transaction: of two writers that touch it at the same time the
         later one fails, reads what the other wrote and tries again, at most 30 times. Raises `SchemaError` for other
-        columns, `DataError` for two rows on one key or when other writers win each time.
+        columns, `DataError` for two rows on one key, when other writers win each time, or for a store without room.
         """
         kind = table_of(table)
         _check(table, kind, frame)
         frame = frame.sort(_order(kind))
         for attempt in range(1 + RETRIES):
             try:
-                handle = self._create_or_open(table, frame)
-                self._same_schema(handle, table, frame)
-                fresh = news(_touched(handle, frame, kind), frame, kind, revised_at)
-                if fresh.height:
-                    _commit(handle, fresh, shard)
-                return fresh.height
+                with reached(self._path(table)):
+                    handle = self._create_or_open(table, frame)
+                    self._same_schema(handle, table, frame)
+                    fresh = news(_touched(handle, frame, kind), frame, kind, revised_at)
+                    if fresh.height:
+                        _commit(handle, fresh, shard)
+                    return fresh.height
             except CommitFailedError:
                 # Whoever lost waits for a moment of its own choosing, longer each time: else the same ones meet again.
                 time.sleep(random.uniform(0.0, WAIT_S * min(1 + attempt, 8)))
@@ -118,7 +140,8 @@ class Lake:
                 scan = scan.filter(pl.col(MONTH) <= f"{as_of.astimezone(dt.UTC):%Y-%m}")
         if not _revised(handle):
             scan = scan.drop(REVISION).with_columns(pl.lit(0, pl.Int32).alias(REVISION))
-        rows = scan.drop(MONTH, strict=False).collect()
+        with reached(self._path(table)):
+            rows = scan.drop(MONTH, strict=False).collect()
         return _by_symbol(rows, kind, revision) if kind == Table() else _told(rows, kind, revision)
 
     def version(self, table: str) -> int:
