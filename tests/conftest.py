@@ -15,13 +15,18 @@ ray_runtime.set_environment()
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tests.servers.alpaca import KEY, SECRET  # noqa: E402
+
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray for all tests that need one: two logical CPUs, a 200 MB object store."""
-    ray_runtime.attach(num_cpus=2, object_store_bytes=200_000_000)
+    with pytest.MonkeyPatch.context() as environment:  # workers keep the one that Ray starts in: the keys of our own vendor
+        environment.setenv("ALPACA_API_KEY", KEY)
+        environment.setenv("ALPACA_SECRET_KEY", SECRET)
+        ray_runtime.attach(num_cpus=2, object_store_bytes=200_000_000)
     yield
     ray_runtime.detach()
 

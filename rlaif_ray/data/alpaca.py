@@ -11,8 +11,9 @@ import polars as pl
 
 from rlaif_ray.core import UTC
 from rlaif_ray.data.aggregate import MINUTE_SCHEMA, aggregate, place
-from rlaif_ray.data.alpaca_access import THE_VENDOR, Access, Since, nothing_yet, sdk, spans
+from rlaif_ray.data.alpaca_access import THE_VENDOR, Access, sdk, spans
 from rlaif_ray.data.clean import BAR_SCHEMA
+from rlaif_ray.data.resume import Span
 from rlaif_ray.data.sessions import schedule
 from rlaif_ray.errors import DataError, SchemaError
 
@@ -20,7 +21,7 @@ Timeframe = Literal["1Min", "5Min", "15Min", "1Hour", "1Day"]
 Feed = Literal["iex", "sip", "delayed_sip", "otc", "boats", "overnight"]
 
 MINUTE = dt.timedelta(minutes=1)
-# Bars of the last days are asked for again: the vendor corrects them, and cleaning needs two to know their size.
+# Bars of the last days are asked for again: the vendor corrects them.
 OVERLAP = dt.timedelta(days=7)
 SPAN = dt.timedelta(days=90)  # asked for at once: some 60,000 minute bars, 6 pages
 YEARS = dt.timedelta(days=36_500)
@@ -46,8 +47,6 @@ class AlpacaSource:
     start, end : first and last day; `days` instead of `start`: so many days back. Default: ten years.
     feed : `sip` is the whole market, 16 minutes late; `iex` one exchange, at once.
     calendar : exchange whose sessions count.
-    since : what the lake has: the last bar end of a symbol, or None. What is newer is asked for, and the seven days before;
-        a dividend that the vendor lists by a later date than its ex-date takes the bars since then with it.
     access : keys, limits and patience.
     """
 
@@ -58,7 +57,6 @@ class AlpacaSource:
     days: int | None = None
     feed: Feed = "sip"
     calendar: str = "XNYS"
-    since: Since = nothing_yet
     access: Access = THE_VENDOR
 
     price_kind = "raw"
@@ -68,18 +66,30 @@ class AlpacaSource:
         self.access.need()
         return sorted(set(self.names))
 
+    @property
+    def series(self) -> str:
+        """See `resume.Resumable`."""
+        return f"alpaca bars {self.timeframe} {self.feed} {self.calendar}"
+
+    def span(self) -> Span:
+        """From `start` to the last moment that the feed may show. Raises `ConfigError` where `start` and `days` are given."""
+        until = min(self.access.until(self.end), self.access.now() - NOT_YET.get(self.feed, dt.timedelta()))
+        return Span(self.access.first_day(self.start, self.days), until)
+
     def read(self, symbol: str) -> dict[str, pl.DataFrame]:
         """`bars` in `clean.BAR_SCHEMA`, not yet cleaned. Raises `DataError` (or below) with what the vendor said."""
-        until = min(self.access.until(self.end), self.access.now() - NOT_YET.get(self.feed, dt.timedelta()))
-        earliest, stored = self.access.first_day(self.start, self.days), self.since(symbol)
-        first = earliest if stored is None else max(earliest, (stored - OVERLAP).date())
-        events = self._events(symbol, first, until.date() + SETTLING)
-        if stored is not None:
-            first = max(earliest, min([first, *events["ex"]]))
-        size = YEARS if self.timeframe == "1Day" else SPAN
-        with self.access.client("bars") as client:
-            parts = [self._bars(client, symbol, *span).filter(pl.col("timestamp") <= until) for span in spans(first, until, size)]
-        return {"bars": with_events(pl.concat([pl.DataFrame(schema=BAR_SCHEMA), *parts]), events)}
+        asked = self.span()
+        events = self._events(symbol, asked.first, asked.until)
+        return {"bars": with_events(self._bars(symbol, asked.first, asked.until), events)}
+
+    def extend(self, symbol: str, bars: pl.DataFrame) -> dict[str, pl.DataFrame]:
+        """As `read`, with these bars for all but the last seven days of them. Events are laid on all anew: some are told late."""
+        until, first = self.span().until, bars["session"][0]
+        events = self._events(symbol, first, until)
+        newer = self._bars(symbol, max(first, (min(bars["timestamp"][-1], until) - OVERLAP).date()), until)
+        before = bars if newer.is_empty() else bars.filter(pl.col("timestamp") < newer["timestamp"][0])
+        whole = pl.concat([before.with_columns(known_at=pl.col("timestamp"), dividend=pl.lit(0.0), split=pl.lit(1.0)), newer])
+        return {"bars": with_events(whole, events)}
 
     def minutes(self, since: dt.datetime, until: dt.datetime) -> pl.DataFrame:
         """One-minute bars of all names that began from `since` on and ended by `until`, in `aggregate.MINUTE_SCHEMA`."""
@@ -87,16 +97,23 @@ class AlpacaSource:
             rows = _ask(client, sorted(set(self.names)), 1, since, until - MINUTE, self.feed)
         return pl.concat([pl.DataFrame(schema=MINUTE_SCHEMA), *[_frame(found, symbol) for symbol, found in sorted(rows.items())]])
 
-    def _bars(self, client: Any, symbol: str, start: dt.datetime, end: dt.datetime) -> pl.DataFrame:
+    def _bars(self, symbol: str, first: dt.date, until: dt.datetime) -> pl.DataFrame:
+        """What ended by `until`, without events, sorted."""
+        size = YEARS if self.timeframe == "1Day" else SPAN
+        with self.access.client("bars") as client:
+            parts = [self._piece(client, symbol, *span) for span in spans(first, until, size)]
+        return pl.concat([pl.DataFrame(schema=BAR_SCHEMA), *parts]).filter(pl.col("timestamp") <= until)
+
+    def _piece(self, client: Any, symbol: str, start: dt.datetime, end: dt.datetime) -> pl.DataFrame:
         if self.timeframe == "1Day":
             return _daily(_frame(_ask(client, [symbol], None, start, end, self.feed).get(symbol, []), symbol), self.calendar)
         minutes, size = _SIZES[self.timeframe]
         return aggregate(place(_frame(_ask(client, [symbol], minutes, start, end, self.feed).get(symbol, []), symbol), size, self.calendar))
 
-    def _events(self, symbol: str, first: dt.date, last: dt.date) -> pl.DataFrame:
-        """`ex`, `split`, `dividend` of what the vendor lists between two days."""
+    def _events(self, symbol: str, first: dt.date, until: dt.datetime) -> pl.DataFrame:
+        """`ex`, `split`, `dividend` of what the vendor lists from a day on, and of what will be paid for what was by `until`."""
         kinds: Any = [kind.removesuffix("s") for kind in _EVENTS]
-        request = sdk().CorporateActionsRequest(symbols=[symbol], types=kinds, start=first, end=last, limit=None)
+        request = sdk().CorporateActionsRequest(symbols=[symbol], types=kinds, start=first, end=until.date() + SETTLING, limit=None)
         with self.access.client("corporate_actions") as client:
             found = client.get_corporate_actions(request)
         rows = [_event(kind, row) for kind in _EVENTS for row in found.get(kind, []) if row.get("symbol") == symbol]

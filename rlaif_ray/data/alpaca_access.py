@@ -19,7 +19,6 @@ from rlaif_ray.errors import ConfigError
 KEYS = ("ALPACA_API_KEY", "ALPACA_SECRET_KEY")
 TEN_YEARS = 3652  # days
 Kind = Literal["bars", "news", "corporate_actions"]
-Since = Callable[[str], dt.datetime | None]
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,6 @@ def spans(first: dt.date, until: dt.datetime, size: dt.timedelta) -> Iterator[tu
         end = min(start + size, until)
         yield start, end
         start = end + dt.timedelta(seconds=1)
-
-
-def nothing_yet(symbol: str) -> None:
-    """What a lake has of a symbol before anything was ingested."""
 
 
 def sdk() -> Any:

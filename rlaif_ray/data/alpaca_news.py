@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from rlaif_ray.data.alpaca_access import THE_VENDOR, Access, Since, nothing_yet, sdk, spans
+from rlaif_ray.data.alpaca_access import THE_VENDOR, Access, sdk, spans
+from rlaif_ray.data.resume import Span
 from rlaif_ray.data.tables import DOCUMENT_SCHEMA, MENTION_SCHEMA
 from rlaif_ray.errors import SchemaError
 
@@ -28,7 +29,6 @@ class AlpacaNews:
     ----------
     names : symbols whose stories are asked for.
     start, end : first and last day of the last update; `days` instead of `start`: so many days back. Default: ten years.
-    since : what the lake has: the last `known_at` of a symbol's stories, or None. Later ones are asked for, and the day before.
     access : keys, limits and patience.
     """
 
@@ -36,7 +36,6 @@ class AlpacaNews:
     start: dt.date | None = None
     end: dt.date | None = None
     days: int | None = None
-    since: Since = nothing_yet
     access: Access = THE_VENDOR
 
     def symbols(self) -> list[str]:
@@ -44,17 +43,27 @@ class AlpacaNews:
         self.access.need()
         return sorted(set(self.names))
 
+    series = "alpaca news"
+
+    def span(self) -> Span:
+        """From `start` to the end of the last day, or now. Raises `ConfigError` where `start` and `days` are given."""
+        return Span(self.access.first_day(self.start, self.days), self.access.until(self.end))
+
     def read(self, symbol: str) -> dict[str, pl.DataFrame]:
         """`documents` and this symbol's `mentions`, in the schemas of `tables`.
 
         A story that names two symbols comes with both, as the same row. Raises `DataError` (or below) with what the vendor said.
         """
-        first, stored = self.access.first_day(self.start, self.days), self.since(symbol)
-        if stored is not None:
-            first = max(first, (stored - OVERLAP).date())
+        return self._told(symbol, self.span().first)
+
+    def read_since(self, symbol: str, since: dt.datetime) -> dict[str, pl.DataFrame]:
+        """As `read`, of stories that were updated since the day before a moment."""
+        return self._told(symbol, max(self.span().first, (since - OVERLAP).date()))
+
+    def _told(self, symbol: str, first: dt.date) -> dict[str, pl.DataFrame]:
         stories: dict[str, dict[str, Any]] = {}
         with self.access.client("news") as client:
-            for start, end in spans(first, self.access.until(self.end), SPAN):
+            for start, end in spans(first, self.span().until, SPAN):
                 found = client.get_news(sdk().NewsRequest(symbols=symbol, start=start, end=end, include_content=True, sort="asc"))
                 # A story that is updated while its pages are turned comes twice; the later is how it stands.
                 stories |= {row["id"]: row for row in map(_document, found.get("news", []))}

@@ -18,6 +18,7 @@ from rlaif_ray.data.clean import OHLC, clean, fill_sessions, sift
 from rlaif_ray.data.events import price_kind
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import set_apart
+from rlaif_ray.data.resume import Extensible, from_first_change
 from rlaif_ray.data.sessions import DAY, schedule
 from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import DataError, RlaifError
@@ -34,11 +35,19 @@ def calendar_of(source: Source) -> str:
 
 
 def read_clean(
-    source: Source, symbol: str, start: dt.date | None, end: dt.date | None, latency_s: float, bad_rows: BadRows
+    source: Source, symbol: str, stored: pl.DataFrame | None, start: dt.date | None, end: dt.date | None, latency_s: float,
+    bad_rows: BadRows,
 ) -> tuple[Report | RlaifError, Tables]:  # fmt: skip
-    """A small report (or the error, for whoever reads many) and the clean tables."""
+    """A small report (or the error, for whoever reads many) and the clean tables.
+
+    Where a source goes on from the bars that the lake has `stored`, the report is about all its bars and the table begins with
+    the first that is new.
+    """
     try:
-        tables = source.read(symbol)
+        if stored is not None and stored.height and isinstance(source, Extensible):
+            tables = source.extend(symbol, stored)
+        else:
+            tables, stored = source.read(symbol), None
         whole = tables.pop("bars")
         bars, apart = cut(whole, start, end), None
         if bars.height < 2 <= whole.height:
@@ -54,7 +63,8 @@ def read_clean(
         "first_session": alive["session"][0], "last_session": alive["session"][-1], "delay_s": usual_delay_s(bars),
         "quarantined": 0 if apart is None else apart.height,
     }  # fmt: skip
-    good = {"bars": bars, **{name: cut(table, start, end) for name, table in tables.items()}}
+    fresh = bars if stored is None else from_first_change(bars, stored)
+    good = {"bars": fresh, **{name: cut(table, start, end) for name, table in tables.items()}}
     if apart is not None and apart.height:
         good["quarantine"] = set_apart(apart)
     return report, good

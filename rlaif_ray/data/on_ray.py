@@ -21,6 +21,7 @@ from rlaif_ray.core import Source, canonical_json, content_hash
 from rlaif_ray.data.intake import BadRows, Whole, append_bars, read_clean, usual_delay_s
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import not_read
+from rlaif_ray.data.resume import Resume, Span, bars_before
 from rlaif_ray.data.sessions import bars_per_year
 from rlaif_ray.data.tables import INGEST_SCHEMA
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, RlaifError
@@ -57,7 +58,8 @@ def ingest(
     Parameters
     ----------
     source : with `calendar` and `price_kind` if it knows them; else XNYS, and the set's split days tell. Where it has a
-        `fingerprint` and the lake already holds what came of that, nothing is read.
+        `fingerprint` and the lake already holds what came of that, nothing is read. One that is `resume.Extensible` is asked for
+        what is newer than what the lake has of it; all that is said is about both together.
     start, end : first and last day kept. Symbols without two bars between them are left out, and `quality` says so.
     latency_s : seconds from a bar's end until it is known.
     bad_rows : `refuse` raises the first symbol's error before anything is written; `quarantine` sets rows that cannot be right
@@ -74,8 +76,9 @@ def ingest(
         return done
     symbols = sorted(source.symbols())
     _need_two(symbols, "the source has", "check data.path and data.names")
-    stored = ray.put(source)
-    refs: dict[str, Any] = {s: _read_symbol.remote(stored, s, start, end, latency_s, bad_rows) for s in symbols}
+    stored, resume = ray.put(source), Resume.of(source, lake)
+    held: Mapping[str, Span] = {} if resume is None else resume.held
+    refs: dict[str, Any] = {s: _read_symbol.remote(stored, lake, s, held.get(s), start, end, latency_s, bad_rows) for s in symbols}
     reports: dict[str, dict[str, Any] | RlaifError] = {s: or_why(s, summary) for s, (summary, _) in refs.items()}
     failed = {s: str(r) for s, r in reports.items() if isinstance(r, RlaifError)}
     if bad_rows == "refuse":
@@ -93,6 +96,8 @@ def ingest(
         clean: dict[str, Any] = {symbol: ray.get(refs.pop(symbol)[1]) for symbol in shard}
         read = {s: {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()} for s, tables in clean.items()}
         append_bars(lake, read, good, whole, fetched_at)
+    if resume is not None:
+        resume.note(kept, fetched_at)
     first = min(good[s]["first_session"] for s in kept)
     done = Ingest(
         tuple(kept), sum(good[s]["rows"] for s in kept), _public(good, lake, kept, start, end), data_version(lake, kept, start, end),
@@ -156,10 +161,12 @@ def _line(error: RayError) -> str:
 # Ray's stubs know less than its decorator.
 @ray.remote(num_returns=2, max_retries=TRIES - 1, retry_exceptions=[OSError])  # pyright: ignore[reportArgumentType]
 def _read_symbol(
-    source: Source, symbol: str, start: dt.date | None, end: dt.date | None, latency_s: float, bad_rows: BadRows
+    source: Source, lake: Lake, symbol: str, held: Span | None, start: dt.date | None, end: dt.date | None, latency_s: float,
+    bad_rows: BadRows,
 ) -> tuple[dict[str, Any] | RlaifError, dict[str, pa.Table]]:  # fmt: skip
     """A small report (or the error, so that the driver raises the first by symbol) and the clean tables."""
-    report, tables = read_clean(source, symbol, start, end, latency_s, bad_rows)
+    stored = None if held is None else bars_before(lake, symbol, held)
+    report, tables = read_clean(source, symbol, stored, start, end, latency_s, bad_rows)
     return report, {name: table.to_arrow() for name, table in tables.items()}
 
 

@@ -2,6 +2,8 @@
 
 import datetime as dt
 
+NOW = "2026-11-20T21:30:00Z"  # a Friday, half an hour after the close
+
 
 class Clock:
     """Seconds since 1970; `sleep` moves it on and keeps what was slept; `looks` counts the looks at it."""

@@ -3,10 +3,8 @@ import logging
 import pickle
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -17,58 +15,14 @@ from rlaif_ray.data.alpaca import AlpacaSource
 from rlaif_ray.data.alpaca_access import Access
 from rlaif_ray.data.clean import BAR_SCHEMA, clean
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.data.resume import LastIn
-from rlaif_ray.data.sessions import schedule
 from rlaif_ray.errors import ConfigError, DataError, SchemaError
-from tests.data.clock import Clock
-from tests.servers.alpaca import KEY, SECRET, AlpacaRest, Row, bar, minute
-
-NOW = "2026-11-20T21:30:00Z"  # a Friday, half an hour after the close
-
-
-@pytest.fixture
-def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[AlpacaRest]:
-    monkeypatch.setenv("ALPACA_API_KEY", KEY)
-    monkeypatch.setenv("ALPACA_SECRET_KEY", SECRET)
-    with AlpacaRest().serving() as server:
-        yield server
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(NOW)
-
-
-@pytest.fixture
-def access(vendor: AlpacaRest, clock: Clock, tmp_path: Path) -> Access:
-    return Access(vendor.url, bucket_file=str(tmp_path / "bucket"), timeout_s=5.0, clock=clock, sleep=clock.sleep)
-
-
-def midnight(day: dt.date) -> str:
-    """As the vendor stamps a day: midnight in New York, in UTC."""
-    return dt.datetime.combine(day, dt.time(), ZoneInfo("America/New_York")).astimezone(dt.UTC).strftime("%FT%TZ")
-
-
-def days(first: str, n: int, price: float = 100.0) -> list[Row]:
-    start = dt.date.fromisoformat(first)
-    sessions = schedule("XNYS", start, start + dt.timedelta(days=2 * n + 10))["session"][:n]
-    return [bar(midnight(day), price + k) for k, day in enumerate(sessions)]
+from tests.data.clock import NOW, Clock
+from tests.servers.alpaca import KEY, SECRET, AlpacaRest, bar, days, dividend, minute, split
 
 
 def read(access: Access, symbol: str = "AAPL", **knobs: Any) -> pl.DataFrame:
     given: dict[str, Any] = {"start": dt.date(2025, 1, 1)} | knobs
     return AlpacaSource(("AAPL", "MSFT"), access=access, **given).read(symbol)["bars"]
-
-
-def split(symbol: str, day: str, new: float, old: float) -> Row:
-    return {"id": "1", "symbol": symbol, "cusip": "c", "new_rate": new, "old_rate": old, "process_date": day, "ex_date": day}
-
-
-def dividend(symbol: str, ex: str, paid: str, rate: float) -> Row:
-    return {
-        "id": "2", "symbol": symbol, "cusip": "c", "rate": rate, "special": False, "foreign": False, "process_date": paid,
-        "ex_date": ex, "payable_date": paid,
-    }  # fmt: skip
 
 
 def test_a_day_is_stamped_at_its_sessions_close(vendor: AlpacaRest, access: Access) -> None:
@@ -292,21 +246,21 @@ def test_missing_keys_and_a_missing_sdk_are_named_before_any_work(monkeypatch: p
         source.symbols()
 
 
-def test_resume_asks_for_what_is_new(vendor: AlpacaRest, access: Access, tmp_path: Path) -> None:
+def test_bars_that_are_there_are_not_asked_for_again(vendor: AlpacaRest, access: Access) -> None:
     vendor.bars["1Day", "AAPL"] = days("2026-08-03", 79)
-    since = pickle.loads(pickle.dumps(LastIn(Lake(str(tmp_path / "lake"), "set"), "bars", "timestamp")))
-    whole = read(access, since=since)
-    assert since("AAPL") is None and whole.height == 79
-    since.lake.append("bars", whole.filter(pl.col("session") <= dt.date(2026, 11, 13)), "0")
-    assert since("AAPL") == dt.datetime(2026, 11, 13, 21, tzinfo=dt.UTC) and since("MSFT") is None
+    source = pickle.loads(pickle.dumps(AlpacaSource(("AAPL",), start=dt.date(2026, 1, 1), access=access)))
+    whole = source.read("AAPL")["bars"]
+    known = whole.filter(pl.col("session") <= dt.date(2026, 11, 13))
     vendor.asked.clear()
-    newer = read(access, since=since)
+    assert source.extend("AAPL", known).get("bars").equals(whole) and known.height == 74
     assert dict(vendor.asked)["/v2/stocks/bars"]["start"].startswith("2026-11-06")
-    assert newer.equals(whole.filter(pl.col("session") >= dt.date(2026, 11, 6)))
-    # A dividend of 2026-10-12 that the vendor lists by its payment on the 18th of November takes its bar with it.
+    # A dividend of 2026-10-12 that the vendor tells of when it is paid, on the 18th of November; a correction; nothing new.
     vendor.actions = {"cash_dividends": [dividend("AAPL", "2026-10-12", "2026-11-18", 0.25)]}
-    newer = read(access, since=since)
-    assert str(newer["session"][0]) == "2026-10-12" and newer["dividend"][0] == 0.25 and newer.height == 30
+    vendor.bars["1Day", "AAPL"][72]["c"] += 1
+    late = source.extend("AAPL", known)["bars"]
+    assert late.equals(source.read("AAPL")["bars"]) and not late.equals(whole) and late["dividend"].sum() == 0.25
+    vendor.bars["1Day", "AAPL"] = []
+    assert source.extend("AAPL", late)["bars"].equals(late)
 
 
 def test_nothing_there_is_an_empty_table(vendor: AlpacaRest, access: Access) -> None:

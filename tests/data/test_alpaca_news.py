@@ -1,5 +1,4 @@
 import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,9 @@ from rlaif_ray.data import build_facts
 from rlaif_ray.data.alpaca_access import Access
 from rlaif_ray.data.alpaca_news import AlpacaNews
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.data.resume import LastIn
 from rlaif_ray.data.tables import DOCUMENT_SCHEMA, MENTION_SCHEMA
 from rlaif_ray.errors import ConfigError, DataError, SchemaError
-from tests.data.clock import Clock
-from tests.servers.alpaca import KEY, SECRET, AlpacaRest, story
-
-
-@pytest.fixture
-def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[AlpacaRest]:
-    monkeypatch.setenv("ALPACA_API_KEY", KEY)
-    monkeypatch.setenv("ALPACA_SECRET_KEY", SECRET)
-    with AlpacaRest().serving() as server:
-        yield server
-
-
-@pytest.fixture
-def access(vendor: AlpacaRest, tmp_path: Path) -> Access:
-    clock = Clock("2026-11-20T21:30:00Z")
-    return Access(vendor.url, bucket_file=str(tmp_path / "bucket"), clock=clock, sleep=clock.sleep)
+from tests.servers.alpaca import AlpacaRest, story
 
 
 def read(access: Access, symbol: str = "AAPL", **knobs: Any) -> dict[str, pl.DataFrame]:
@@ -86,12 +69,9 @@ def test_pages_faults_and_spans_lose_nothing(vendor: AlpacaRest, access: Access)
         read(access, start=dt.date(2026, 1, 1))
 
 
-def test_resume_asks_for_what_changed_since(vendor: AlpacaRest, access: Access, tmp_path: Path) -> None:
-    vendor.news = [story(1, "2026-11-10T14:00:00Z"), story(3, "2026-11-18T10:00:00Z")]
-    since = LastIn(Lake(str(tmp_path / "lake"), "set"), "mentions", "known_at")
-    since.lake.append("mentions", read(access, since=since)["mentions"], "0")
+def test_what_is_newer_is_what_was_updated_since(vendor: AlpacaRest, access: Access) -> None:
     vendor.news = [story(1, "2026-11-10T14:00:00Z"), story(2, "2026-11-11T14:00:00Z", "2026-11-19T14:00:00Z")]
-    found = read(access, since=since)
+    found = AlpacaNews(("AAPL",), days=30, access=access).read_since("AAPL", moment("2026-11-18T10:00:00Z"))
     assert dict(vendor.asked)["/v1beta1/news"]["start"].startswith("2026-11-17T00:00")
     assert found["documents"]["id"].to_list() == ["alpaca/2"]
 

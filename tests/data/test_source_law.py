@@ -265,7 +265,7 @@ def take_in(told: Told, lake: Lake, at: dt.datetime) -> None:
     if isinstance(source, FACT_CLASSES):
         append_facts(lake, {symbol: source.read(symbol) for symbol in symbols}, at)
         return
-    read = {symbol: read_clean(source, symbol, None, told.end, 0.0, "quarantine") for symbol in symbols}
+    read = {symbol: read_clean(source, symbol, None, None, told.end, 0.0, "quarantine") for symbol in symbols}
     reports: Any = {symbol: report for symbol, (report, _) in read.items()}
     assert not [report for report in reports.values() if isinstance(report, RlaifError)]
     append_bars(lake, {symbol: tables for symbol, (_, tables) in read.items()}, reports, Whole.of(source, reports), at)

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
 
 import msgpack
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
+
+from rlaif_ray.data.sessions import schedule
 
 KEY, SECRET = "PKTESTKEY0123456789", "s3cr3t/that+nobody=sees"
 Row = dict[str, Any]
@@ -25,6 +28,28 @@ def bar(start: str, price: float, volume: float = 100.0) -> Row:
 
 def minute(hhmm: str, price: float, day: str = "2026-11-20", volume: float = 100.0) -> Row:
     return bar(f"{day}T{hhmm}:00Z", price, volume)
+
+
+def midnight(day: dt.date) -> str:
+    """As the vendor stamps a day: midnight in New York, in UTC."""
+    return dt.datetime.combine(day, dt.time(), ZoneInfo("America/New_York")).astimezone(dt.UTC).strftime("%FT%TZ")
+
+
+def days(first: str, n: int, price: float = 100.0) -> list[Row]:
+    start = dt.date.fromisoformat(first)
+    sessions = schedule("XNYS", start, start + dt.timedelta(days=2 * n + 10))["session"][:n]
+    return [bar(midnight(day), price + k) for k, day in enumerate(sessions)]
+
+
+def split(symbol: str, day: str, new: float, old: float) -> Row:
+    return {"id": "1", "symbol": symbol, "cusip": "c", "new_rate": new, "old_rate": old, "process_date": day, "ex_date": day}
+
+
+def dividend(symbol: str, ex: str, paid: str, rate: float) -> Row:
+    return {
+        "id": "2", "symbol": symbol, "cusip": "c", "rate": rate, "special": False, "foreign": False, "process_date": paid,
+        "ex_date": ex, "payable_date": paid,
+    }  # fmt: skip
 
 
 def story(number: int, created: str, updated: str | None = None, **fields: Any) -> Row:
