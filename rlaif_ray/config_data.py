@@ -175,7 +175,7 @@ class EdgarFacts(Section):
     lag_days: int = Field(default=90, ge=60, le=90)
     """Days after its period's end when a filing counts as known whose acceptance time is missing."""
     per_second: float = Field(default=10.0, gt=0, le=10)
-    """Requests a second of one process; EDGAR allows 10 from one caller, so share them out among workers."""
+    """Requests a second, over all processes of a machine; EDGAR allows 10 from one caller, so share them out among machines."""
     timeout_s: float = Field(default=30.0, gt=0)
     """Longest wait for a connection, and for each piece of an answer."""
 

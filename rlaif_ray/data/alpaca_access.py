@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
-from rlaif_ray.data.allowance import TokenBucket, own_file
+from requests import PreparedRequest, Response
+
 from rlaif_ray.data.credentials import credentials
+from rlaif_ray.data.patience import Patience, PatientAdapter, Unusable, as_json, words
 from rlaif_ray.data.sessions import DAY
 from rlaif_ray.errors import ConfigError
 
@@ -30,7 +33,7 @@ class Access:
     url : another address than the vendor's, such as a sandbox.
     requests_per_minute : what the account allows.
     bucket_file : shared by all who share the account; None: one in the temporary folder of each machine.
-    timeout_s, attempts, clock, sleep : see `patience.PatientAdapter`.
+    timeout_s, attempts, clock, sleep : see `patience.Patience`.
     """
 
     url: str | None = None
@@ -48,11 +51,11 @@ class Access:
         actions = data.historical.corporate_actions.CorporateActionsClient
         clients = {"bars": data.StockHistoricalDataClient, "news": data.NewsClient, "corporate_actions": actions}
         client = clients[kind](*credentials(*KEYS), raw_data=True, url_override=self.url)
-        from rlaif_ray.data.patience import PatientAdapter
-
-        waits: dict[str, Any] = {"clock": self.clock, "sleep": self.sleep}
-        bucket = TokenBucket(self.requests_per_minute, self.bucket_file or own_file("alpaca.bucket"), **waits)
-        adapter = PatientAdapter("Alpaca", kind, bucket, timeout_s=self.timeout_s, attempts=self.attempts, **waits)
+        patience = Patience(
+            "Alpaca", "check the keys, what they are subscribed to, the names asked for, and requests_per_minute",
+            self.requests_per_minute, 60.0, self.bucket_file, self.timeout_s, self.attempts, clock=self.clock, sleep=self.sleep,
+        )  # fmt: skip
+        adapter = PatientAdapter(patience, _Pages(kind).check)
         # The SDK has no time limit, tries only two statuses again after a fixed pause, and takes no argument for either.
         client._session.mount("https://", adapter)
         client._session.mount("http://", adapter)
@@ -89,6 +92,25 @@ def spans(first: dt.date, until: dt.datetime, size: dt.timedelta) -> Iterator[tu
         end = min(start + size, until)
         yield start, end
         start = end + dt.timedelta(seconds=1)
+
+
+class _Pages:
+    """The pages of one client's listings: each an object that holds its `kind`, each with a token of its own."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind, self._tokens = kind, set[str]()
+
+    def check(self, request: PreparedRequest, response: Response) -> None:
+        page = as_json(response)
+        if not isinstance(page, dict) or not isinstance(page.get(self.kind), (dict, list)):
+            raise Unusable(f"{words(response.content)!r}; expected a JSON object that holds {self.kind!r}")
+        if "page_token" not in parse_qs(urlsplit(str(request.url)).query):
+            self._tokens = set()
+        token = page.get("next_page_token")
+        if token in self._tokens:
+            raise Unusable(f"page token {token!r}, the second time in one listing; expected each once")
+        if token is not None:
+            self._tokens.add(token)
 
 
 def sdk() -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rlaif_ray.data.patience import Patience
 from rlaif_ray.data.saved import read_bytes, read_json
 from rlaif_ray.data.web import Web
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
@@ -95,7 +97,8 @@ class EdgarApi:
     Parameters
     ----------
     user_agent : who asks, as EDGAR demands it: a name and a mail address. Refused when it has none.
-    per_second : requests a second of one process. EDGAR allows 10 from one caller, however many processes it has.
+    per_second : requests a second of all who share `bucket_file`. EDGAR allows 10 from one caller.
+    timeout_s, bucket_file, clock, sleep : see `patience.Patience`.
     data_url, archive_url : the two hosts.
     """
 
@@ -104,7 +107,9 @@ class EdgarApi:
     timeout_s: float = 30.0
     data_url: str = "https://data.sec.gov"
     archive_url: str = "https://www.sec.gov"
-    backoff_s: float = 1.0
+    bucket_file: str | None = None
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
         if "@" not in self.user_agent:
@@ -134,11 +139,11 @@ class EdgarApi:
 
     @property
     def _web(self) -> Web:
-        return Web(
-            "EDGAR", "set facts.user_agent to a name and a mail address, and ask again after ten minutes",
-            {"User-Agent": self.user_agent, "Accept-Encoding": "gzip, deflate"}, per_second=self.per_second, timeout_s=self.timeout_s,
-            backoff_s=self.backoff_s,
+        patience = Patience(
+            "EDGAR", "set facts.user_agent to a name and a mail address, and ask again after ten minutes", 10, 10 / self.per_second,
+            self.bucket_file, self.timeout_s, clock=self.clock, sleep=self.sleep,
         )  # fmt: skip
+        return Web(patience, {"User-Agent": self.user_agent, "Accept-Encoding": "gzip, deflate"})
 
 
 def document_url(cik: int, accession: str, name: str, archive_url: str = "https://www.sec.gov") -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from rlaif_ray.data.facts import first_said
+from rlaif_ray.data.patience import Patience
 from rlaif_ray.data.saved import read_json
 from rlaif_ray.data.tables import FACT_SCHEMA
 from rlaif_ray.data.web import Web
@@ -19,6 +21,7 @@ from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaErr
 
 MACRO = "MACRO"
 KEY = "FRED_API_KEY"
+A_MINUTE = 120  # requests that FRED allows
 PAGE = 100_000  # observations an answer, FRED's most
 _ST_LOUIS = "America/Chicago"
 _FIELDS = ("realtime_start", "date", "value")
@@ -54,25 +57,27 @@ class FredApi:
     ----------
     vintages_from, vintages_until : first and last day of publication asked for. FRED refuses more than 2,000 vintages of a
         series at once, which daily series reach in eight years.
-    per_second : requests a second of one process; FRED allows 120 a minute.
+    timeout_s, bucket_file, clock, sleep : see `patience.Patience`.
     """
 
     vintages_from: dt.date = dt.date(1776, 7, 4)
     vintages_until: dt.date = dt.date(9999, 12, 31)
-    per_second: float = 2.0
     timeout_s: float = 30.0
     url: str = "https://api.stlouisfed.org"
-    backoff_s: float = 1.0
+    bucket_file: str | None = None
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
 
     def pages(self, series: str) -> list[Mapping[str, Any]]:
         """All answers that hold the series. Raises `ConfigError` without a key, `DataError` where FRED refuses."""
         key = os.environ.get(KEY, "")
         if not key:
             raise ConfigError(f"{KEY} is not set in the environment; expected FRED's key of 32 letters and digits, or set facts.path")
-        web = Web(
-            "FRED", f"check the series' name, {KEY} and facts.start", secrets={"api_key": key}, per_second=self.per_second,
-            timeout_s=self.timeout_s, backoff_s=self.backoff_s,
+        patience = Patience(
+            "FRED", f"check the series' name, {KEY} and facts.start", A_MINUTE, 60.0, self.bucket_file, self.timeout_s,
+            clock=self.clock, sleep=self.sleep,
         )  # fmt: skip
+        web = Web(patience, secrets={"api_key": key})
         asked = {
             "series_id": series, "file_type": "json", "output_type": "1", "realtime_start": self.vintages_from.isoformat(),
             "realtime_end": self.vintages_until.isoformat(), "limit": str(PAGE),

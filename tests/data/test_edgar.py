@@ -2,6 +2,7 @@ import datetime as dt
 import gzip
 import json
 import pickle
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rlaif_ray.data.edgar_archive import EdgarApi, EdgarFolder
 from rlaif_ray.data.edgar_facts import company_facts, filings
 from rlaif_ray.data.tables import DOCUMENT_SCHEMA, FACT_SCHEMA, MENTION_SCHEMA
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
+from tests.data.clock import Clock
 from tests.data.test_edgar_insiders import form4, trade
 from tests.servers.edgar import BLOCK_PAGE, PAGE_FOR_JSON, columns, companyfacts, edgar, submissions, write_folder
 from tests.servers.loopback import BROKEN, CUT_JSON, TOO_FAST, TORN, Loopback
@@ -55,8 +57,10 @@ def vendor() -> Loopback:
     })  # fmt: skip
 
 
-def api(url: str, user_agent: str = WHO) -> EdgarApi:
-    return EdgarApi(user_agent, 1000, 5, url, url, backoff_s=0.001)
+@pytest.fixture
+def api(tmp_path: Path, clock: Clock) -> Callable[[str], EdgarApi]:
+    """EDGAR at an address, with waits that take no time."""
+    return lambda url: EdgarApi(WHO, 10, 5, url, url, str(tmp_path / "bucket"), clock, clock.sleep)
 
 
 def folder(path: Path) -> EdgarFolder:
@@ -69,7 +73,7 @@ def folder(path: Path) -> EdgarFolder:
     return EdgarFolder(str(path))
 
 
-def test_a_folder_and_the_interface_say_the_same(tmp_path: Path) -> None:
+def test_a_folder_and_the_interface_say_the_same(tmp_path: Path, api: Callable[[str], EdgarApi]) -> None:
     with vendor().serving() as server:
         server.faults.extend([TOO_FAST, BROKEN, TORN, CUT_JSON])
         source = EdgarSource(api(server.url), ["AAA"], ["4"])
@@ -106,7 +110,7 @@ def test_reports_become_documents_by_item(tmp_path: Path, monkeypatch: pytest.Mo
     assert not late.read("AAA")["documents"].height and late.read("AAA")["facts"].height == 2
 
 
-def test_a_caller_without_a_name_is_refused_here_and_there() -> None:
+def test_a_caller_without_a_name_is_refused_here_and_there(api: Callable[[str], EdgarApi]) -> None:
     for nobody in ("", "python-requests/2"):
         with pytest.raises(ConfigError, match=r"facts\.user_agent is .*a name and a mail address"):
             EdgarApi(nobody)
@@ -115,20 +119,20 @@ def test_a_caller_without_a_name_is_refused_here_and_there() -> None:
         with pytest.raises(DataError, match=r"HTTP 403 .*Undeclared Automated Tool.*set facts\.user_agent"):
             EdgarSource(api(server.url), ["AAA"]).read("AAA")
         server.faults.append(PAGE_FOR_JSON)
-        with pytest.raises(DataError, match="EDGAR sent a page where JSON was expected: 'Scheduled maintenance'"):
+        with pytest.raises(DataError, match=r"EDGAR answered /files/\S+ with content type 'text/html' \('Scheduled maintenance'\)"):
             EdgarSource(api(server.url), ["AAA"]).read("AAA")
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_what_is_not_there_is_named(tmp_path: Path, api: Callable[[str], EdgarApi]) -> None:
     with vendor().serving() as server:
         with pytest.raises(MissingDataError, match=r"asks for 'AAB'.*Did you mean 'AAA'"):
             EdgarSource(api(server.url), ["AAB"]).symbols()
-        with pytest.raises(MissingDataError, match=r"HTTP 404 .*CIK0000000002\.json"):
+        with pytest.raises(MissingDataError, match=r"refused /submissions/CIK0000000002\.json with HTTP 404"):
             EdgarSource(api(server.url), ["BBB"]).read("BBB")
         with pytest.raises(ConfigError, match="ten thousand companies"):
             EdgarSource(api(server.url)).symbols()
         server.faults.extend([BROKEN] * 6)
-        with pytest.raises(DataError, match=r"company_tickers\.json in 6 tries, the last was HTTP 500"):
+        with pytest.raises(DataError, match=r"gave HTTP 500 'upstream failed' for /files/company_tickers\.json, 6 tries in turn"):
             EdgarSource(api(server.url), ["AAA"]).symbols()
     with pytest.raises(MissingDataError, match=r"holds no CIK<10 digits>\.json"):
         EdgarSource(EdgarFolder(str(tmp_path))).symbols()
