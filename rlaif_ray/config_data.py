@@ -189,7 +189,7 @@ class MacroFacts(Section):
     names: tuple[str, ...] | None = None
     """Series to keep, such as UNRATE; needed without a path."""
     start: dt.date = dt.date(1776, 7, 4)
-    """First day of publication asked for; FRED refuses too many vintages of a series at once."""
+    """First day of publication asked for; what stood then counts as published then."""
     end: dt.date = dt.date(9999, 12, 31)
     """Last day of publication asked for."""
     timeout_s: float = Field(default=30.0, gt=0)

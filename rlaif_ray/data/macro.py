@@ -22,7 +22,9 @@ from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaErr
 MACRO = "MACRO"
 KEY = "FRED_API_KEY"
 A_MINUTE = 120  # requests that FRED allows
-PAGE = 100_000  # observations an answer, FRED's most
+PAGE, DATES = 100_000, 10_000  # observations and vintage dates an answer, FRED's most
+# FRED refuses a span of more than 2,000, which daily series reach in eight years. The one that stands when it begins may count.
+VINTAGES = 1_999
 _ST_LOUIS = "America/Chicago"
 _FIELDS = ("realtime_start", "date", "value")
 
@@ -55,8 +57,7 @@ class FredApi:
 
     Parameters
     ----------
-    vintages_from, vintages_until : first and last day of publication asked for. FRED refuses more than 2,000 vintages of a
-        series at once, which daily series reach in eight years.
+    vintages_from, vintages_until : first and last day of publication asked for.
     timeout_s, bucket_file, clock, sleep : see `patience.Patience`.
     """
 
@@ -78,18 +79,36 @@ class FredApi:
             clock=self.clock, sleep=self.sleep,
         )  # fmt: skip
         web = Web(patience, secrets={"api_key": key})
-        asked = {
-            "series_id": series, "file_type": "json", "output_type": "1", "realtime_start": self.vintages_from.isoformat(),
-            "realtime_end": self.vintages_until.isoformat(), "limit": str(PAGE),
-        }  # fmt: skip
+        found: list[Mapping[str, Any]] = []
+        for first, last in self._spans(web, series):
+            found += self._listed(web, series, "observations", "observations", first, last, limit=str(PAGE), output_type="1")
+        return found
+
+    def _spans(self, web: Web, series: str) -> list[tuple[dt.date, dt.date]]:
+        """The days of publication that are asked for, in spans with as many vintages as FRED takes at once."""
+        pages = self._listed(web, series, "vintagedates", "vintage_dates", self.vintages_from, self.vintages_until, limit=str(DATES))
+        days = [dt.date.fromisoformat(day) for page in pages for day in page["vintage_dates"]]
+        starts = days[VINTAGES::VINTAGES]
+        ends = [day - dt.timedelta(days=1) for day in starts]
+        return list(zip([self.vintages_from, *starts], [*ends, self.vintages_until], strict=True))
+
+    def _listed(
+        self, web: Web, series: str, what: str, holds: str, first: dt.date, last: dt.date, **asked: str
+    ) -> list[Mapping[str, Any]]:  # fmt: skip
+        """All pages of one listing of a series, between two days of publication. Raises `SchemaError` for another wire format."""
+        span = {"realtime_start": first.isoformat(), "realtime_end": last.isoformat()}
         pages: list[Mapping[str, Any]] = []
         offset = 0
-        while not pages or offset < pages[-1].get("count", 0):
-            pages.append(web.json(f"{self.url}/fred/series/observations", {**asked, "offset": str(offset)}))
-            got = len(pages[-1].get("observations", ()))
-            if not got:
+        while not pages or offset < pages[-1]["count"]:
+            page = web.json(
+                f"{self.url}/fred/series/{what}", {"series_id": series, "file_type": "json", **span, **asked, "offset": str(offset)}
+            )
+            if not isinstance(page, dict) or not {holds, "count"} <= page.keys():
+                raise SchemaError(f"FRED's {what} of {series} is {str(page)[:80]}; expected an object that holds {holds} and count")
+            pages.append(page)
+            if not page[holds]:
                 break
-            offset += got
+            offset += len(page[holds])
         return pages
 
 
@@ -133,8 +152,8 @@ def vintages(series: str, pages: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
 
     `timestamp` is the midnight (UTC) after the observation's date. `known_at` is the end of the vintage's day in St. Louis:
     FRED dates its vintages by its own calendar and does not say the hour; the figure was out by then, and may not have been
-    a minute before. `.` is no value: what stood before it stands on. Where an answer was asked for some vintages only, the
-    first of them is when its older values count as known.
+    a minute before. `.` is no value: what stood before it stands on. FRED says of a figure that stood when the span began
+    that it was published on the span's first day: so it counts as known, unless an answer about an earlier span says it too.
 
     Raises `SchemaError` for another wire format, `DataError` where observations are missing from the answers.
     """
@@ -150,7 +169,8 @@ def vintages(series: str, pages: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
             rows += [tuple(str(row[field]) for field in _FIELDS) for row in page["observations"]]
         except KeyError as error:
             raise SchemaError(f"an observation of FRED's {series} has no {error}; expected {', '.join(_FIELDS)}") from None
-        count, unit = page.get("count", len(rows)), page.get("units", unit)
+        count += 0 if page.get("offset") else page.get("count", len(page["observations"]))
+        unit = page.get("units", unit)
     if len(rows) != count:
         raise DataError(f"FRED's {series} holds {len(rows)} of {count} observations; expected all: ask with limit={PAGE}")
     seen = pl.DataFrame(rows, dict.fromkeys(_FIELDS, pl.String), orient="row").filter(pl.col("value") != ".")

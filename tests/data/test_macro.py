@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import requests
 
 from rlaif_ray.data.macro import MACRO, FredApi, FredFolder, FredSource, vintages
 from rlaif_ray.data.tables import FACT_SCHEMA
@@ -74,9 +75,29 @@ def test_the_interface_pages_and_recovers(monkeypatch: pytest.MonkeyPatch, api: 
         vendor.faults.extend([TOO_FAST, BROKEN, TORN, CUT_JSON])
         facts = FredSource(api(vendor.url), ["GDP"]).read(MACRO)["facts"]
         assert facts.equals(vintages("GDP", [observations(GDP)]))
-        assert [a.query["offset"] for a in vendor.asked] == ["0"] * 5 + ["2", "4"]
+        assert [a.query["offset"] for a in vendor.asked] == ["0"] * 5 + ["2", "0", "2", "4"]
         since = api(vendor.url, vintages_from=dt.date(2020, 6, 1))
-        assert FredSource(since, ["GDP"]).read(MACRO)["facts"]["value"].to_list() == [101.0, 90.0]
+        later = FredSource(since, ["GDP"]).read(MACRO)["facts"]
+        assert later.select("value", "source_id").rows() == [(101.5, "2020-06-01"), (101.0, "2020-06-25"), (90.0, "2020-07-30")]
+
+
+def test_a_daily_series_of_many_vintages_comes_in_whole(monkeypatch: pytest.MonkeyPatch, api: Callable[..., FredApi]) -> None:
+    """4,500 days, each said on the next; every tenth is revised three weeks later, every hundredth goes back after a year."""
+    monkeypatch.setenv("FRED_API_KEY", FRED_KEY)
+    days = [(dt.date(2005, 1, 3) + dt.timedelta(days=k)).isoformat() for k in range(4900)]
+    rows = [(days[k + 1], days[k], f"{k}") for k in range(4500)]
+    rows += [(days[k + 21], days[k], f"{k}.5") for k in range(0, 4500, 10)]
+    rows += [(days[k + 365], days[k], f"{k}") for k in range(0, 4500, 100)]
+    with fred({"DGS10": rows}).serving() as vendor:
+        facts = FredSource(api(vendor.url), ["DGS10"]).read(MACRO)["facts"]
+        assert facts.equals(vintages("DGS10", [observations(rows)])) and facts.height == len(rows)
+        asked = [(a.path.rpartition("/")[2], a.query["realtime_start"], a.query["realtime_end"]) for a in vendor.asked]
+        assert asked == [
+            ("vintagedates", "1776-07-04", "9999-12-31"), ("observations", "1776-07-04", days[1999]),
+            ("observations", days[2000], days[3998]), ("observations", days[3999], "9999-12-31"),
+        ]  # fmt: skip
+        at_once = {**vendor.asked[1].query, "realtime_end": "9999-12-31"}
+        assert "exceeds the maximum" in requests.get(f"{vendor.url}/fred/series/observations", at_once, timeout=5).json()["error_message"]
 
 
 def test_the_key_comes_from_the_environment_and_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch, api: Callable[..., FredApi]) -> None:
@@ -90,7 +111,7 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(monkeypatch: py
         with pytest.raises(DataError, match=r"HTTP 400 .*api_key is not registered.*check the series' name, FRED_API_KEY") as refused:
             source.read(MACRO)
         vendor.faults.extend([BROKEN] * 6)
-        with pytest.raises(DataError, match=r"for /fred/series/observations\?series_id=GDP&.*, 6 tries in turn") as broken:
+        with pytest.raises(DataError, match=r"for /fred/series/vintagedates\?series_id=GDP&.*, 6 tries in turn") as broken:
             source.read(MACRO)
     for error in (refused.value, broken.value):
         assert wrong not in "".join(traceback.format_exception(error))
