@@ -46,7 +46,7 @@ def build(section: DataConfig) -> Source:
 
             return SqlSource(
                 section.query, url_variable=section.url_variable, names=_names(section), stamp=section.stamp, tz=section.tz,
-                calendar=section.calendar, adjustment=section.adjustment,
+                calendar=section.calendar, adjustment=section.adjustment, bad_rows=section.bad_rows,
             )  # fmt: skip
         case KafkaData():
             raise ConfigError("data.type is kafka, which is read through Ray; expected sources_on_ray.build to build it")
@@ -54,7 +54,8 @@ def build(section: DataConfig) -> Source:
             from rlaif_ray.data.yahoo import YahooSource
 
             return YahooSource(
-                section.names, start=section.start, end=section.end, calendar=section.calendar, base_url=section.base_url
+                section.names, start=section.start, end=section.end, calendar=section.calendar, base_url=section.base_url,
+                bad_rows=section.bad_rows,
             )  # fmt: skip
         case AlpacaData():
             from rlaif_ray.data.alpaca import AlpacaSource

@@ -16,6 +16,7 @@ from rlaif_ray.errors import ConfigError, DataError
 Adjustment = Literal["auto", "raw", "split_adjusted", "vendor_adjusted"]
 PriceKind = Literal["raw", "split_adjusted", "vendor_adjusted"]
 Stamp = Literal["auto", "start", "end", "date"]
+BadRows = Literal["refuse", "quarantine"]
 
 
 def declared_kind(columns: Iterable[str], adjustment: Adjustment) -> PriceKind | None:
@@ -52,7 +53,8 @@ def standard_prices(table: pl.DataFrame, place: str, kind: PriceKind | None, *, 
     if scaled and refuse:
         check_prices(table.with_columns(close="adjusted_close"), lambda i: f"{place} {table['line'][i]}, adjusted")
     if scaled:
-        table = table.with_columns(pl.col(OHLC) * (pl.col("adjusted_close") / pl.col("close")))
+        good = pl.col("close").is_finite() & (pl.col("close") > 0)  # what is no price must not look like one
+        table = table.with_columns(pl.when(good).then(pl.col(OHLC) * (pl.col("adjusted_close") / pl.col("close"))).otherwise(pl.col(OHLC)))
     return table.select("stamp", *OHLC, "volume", "dividend", "split")
 
 

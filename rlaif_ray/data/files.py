@@ -14,7 +14,7 @@ from typing import Literal
 import polars as pl
 
 from rlaif_ray.core import content_hash
-from rlaif_ray.data.bar_tables import Adjustment, PriceKind, Stamp, declared_kind, standard_prices, timed
+from rlaif_ray.data.bar_tables import Adjustment, BadRows, PriceKind, Stamp, declared_kind, standard_prices, timed
 from rlaif_ray.data.spellings import header, read_table, symbols_in
 from rlaif_ray.data.universe import Universe
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError, did_you_mean
@@ -43,7 +43,7 @@ class FileSource:
     def __init__(
         self, path: str, *, kind: Literal["csv", "parquet"] = "csv", symbol_pattern: str | None = None,
         names: Sequence[str] | None = None, stamp: Stamp = "auto", tz: str = "America/New_York",
-        calendar: str = "XNYS", adjustment: Adjustment = "auto", bad_rows: Literal["refuse", "quarantine"] = "refuse",
+        calendar: str = "XNYS", adjustment: Adjustment = "auto", bad_rows: BadRows = "refuse",
     ) -> None:  # fmt: skip
         # A worker's current folder is not the driver's.
         self.path = str(Path(path).expanduser().absolute())

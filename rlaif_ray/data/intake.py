@@ -8,12 +8,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
 from rlaif_ray.core import Source
 from rlaif_ray.data.asof import cut
+from rlaif_ray.data.bar_tables import BadRows, PriceKind
 from rlaif_ray.data.clean import OHLC, clean, fill_sessions, sift
 from rlaif_ray.data.events import price_kind
 from rlaif_ray.data.lake import Lake
@@ -23,7 +24,6 @@ from rlaif_ray.data.sessions import DAY, schedule
 from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import DataError, RlaifError
 
-BadRows = Literal["refuse", "quarantine"]
 GONE_SESSIONS = 10  # a symbol without bars for longer, while others go on, is taken as delisted
 Tables = dict[str, pl.DataFrame]
 Report = dict[str, Any]
@@ -77,7 +77,7 @@ class Whole:
     calendar: str
     bar: dt.timedelta
     last: dt.date
-    kind: Literal["raw", "split_adjusted", "vendor_adjusted"]
+    kind: PriceKind
 
     @classmethod
     def of(cls, source: Source, reports: Mapping[str, Report]) -> Whole:

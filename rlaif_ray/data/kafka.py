@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from rlaif_ray.data.bar_tables import Adjustment, PriceKind, Stamp, declared_kind, standard_prices, timed
+from rlaif_ray.data.bar_tables import Adjustment, BadRows, PriceKind, Stamp, declared_kind, standard_prices, timed
 from rlaif_ray.data.spellings import SPELLINGS, as_text, recognise, understood
 from rlaif_ray.errors import SchemaError
 
@@ -50,12 +50,13 @@ def price_kind(table: pl.DataFrame, place: str, adjustment: Adjustment) -> Price
 
 
 def bars(
-    table: pl.DataFrame, symbol: str, place: str, *, stamp: Stamp, tz: str, calendar: str, adjustment: Adjustment
+    table: pl.DataFrame, symbol: str, place: str, *, stamp: Stamp, tz: str, calendar: str, adjustment: Adjustment,
+    bad_rows: BadRows = "refuse",
 ) -> pl.DataFrame:  # fmt: skip
     """One symbol's bars in `clean.BAR_SCHEMA` from decoded messages, not yet cleaned.
 
     A bar that was delivered twice is there twice: `clean` drops the second, and refuses one that says something else.
     """
     rows = understood(table, place, UNIT, symbol)
-    prices = standard_prices(rows, f"{place} {UNIT}", price_kind(table, place, adjustment))
+    prices = standard_prices(rows, f"{place} {UNIT}", price_kind(table, place, adjustment), refuse=bad_rows == "refuse")
     return timed(prices, symbol, stamp=stamp, tz=tz, calendar=calendar)

@@ -18,7 +18,8 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from rlaif_ray.core import Source, canonical_json, content_hash
-from rlaif_ray.data.intake import BadRows, Whole, append_bars, read_clean, usual_delay_s
+from rlaif_ray.data.bar_tables import BadRows
+from rlaif_ray.data.intake import Whole, append_bars, read_clean, usual_delay_s
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import not_read
 from rlaif_ray.data.resume import Resume, Span, bars_before

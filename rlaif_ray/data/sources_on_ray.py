@@ -13,7 +13,7 @@ from rlaif_ray import data
 from rlaif_ray.config_data import DataConfig, KafkaData
 from rlaif_ray.core import Source
 from rlaif_ray.data import kafka
-from rlaif_ray.data.bar_tables import Adjustment, PriceKind, Stamp
+from rlaif_ray.data.bar_tables import Adjustment, BadRows, PriceKind, Stamp
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 
 _FIELDS = ["topic", "partition", "offset", "value"]
@@ -24,7 +24,7 @@ def build(section: DataConfig) -> Source:
     if isinstance(section, KafkaData):
         return KafkaSource(
             section.topics, section.servers, names=section.names, stamp=section.stamp, tz=section.tz, calendar=section.calendar,
-            adjustment=section.adjustment,
+            adjustment=section.adjustment, bad_rows=section.bad_rows,
         )  # fmt: skip
     return data.build(section)
 
@@ -39,17 +39,18 @@ class KafkaSource:
     ----------
     topics, servers : names, and brokers as host:port.
     names : keep these symbols.
-    stamp, tz, calendar, adjustment : as in `FileSource`.
+    stamp, tz, calendar, adjustment, bad_rows : as in `FileSource`.
     """
 
     def __init__(
         self, topics: Sequence[str], servers: Sequence[str], *, names: Sequence[str] | None = None, stamp: Stamp = "auto",
-        tz: str = "America/New_York", calendar: str = "XNYS", adjustment: Adjustment = "auto",
+        tz: str = "America/New_York", calendar: str = "XNYS", adjustment: Adjustment = "auto", bad_rows: BadRows = "refuse",
     ) -> None:  # fmt: skip
         self.topics, self.servers, self.names = list(topics), list(servers), names
         self.tz, self.calendar = tz, calendar
         self.stamp: Stamp = stamp
         self.adjustment: Adjustment = adjustment
+        self.bad_rows: BadRows = bad_rows
 
     def symbols(self) -> list[str]:
         """All symbols that the messages name, sorted. Raises `MissingDataError` for one of `names` that they do not."""
@@ -67,7 +68,8 @@ class KafkaSource:
     def read(self, symbol: str) -> dict[str, pl.DataFrame]:
         """`bars` of one symbol; see `kafka.bars`."""
         return {"bars": kafka.bars(
-            self._messages, symbol, self._place, stamp=self.stamp, tz=self.tz, calendar=self.calendar, adjustment=self.adjustment
+            self._messages, symbol, self._place, stamp=self.stamp, tz=self.tz, calendar=self.calendar, adjustment=self.adjustment,
+            bad_rows=self.bad_rows,
         )}  # fmt: skip
 
     @property

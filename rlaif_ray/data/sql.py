@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from rlaif_ray.data.bar_tables import Adjustment, PriceKind, Stamp, declared_kind, standard_prices, timed
+from rlaif_ray.data.bar_tables import Adjustment, BadRows, PriceKind, Stamp, declared_kind, standard_prices, timed
 from rlaif_ray.data.spellings import SPELLINGS, as_text, recognise, understood
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError, did_you_mean
 
@@ -30,17 +30,18 @@ class SqlSource:
     url_variable : environment variable that holds the SQLAlchemy URL, password and all; it is read where the query runs, and
         never shown.
     names : keep these symbols.
-    stamp, tz, calendar, adjustment : as in `FileSource`.
+    stamp, tz, calendar, adjustment, bad_rows : as in `FileSource`.
     """
 
     def __init__(
         self, query: str, *, url_variable: str = "RLAIF_SQL_URL", names: Sequence[str] | None = None, stamp: Stamp = "auto",
-        tz: str = "America/New_York", calendar: str = "XNYS", adjustment: Adjustment = "auto",
+        tz: str = "America/New_York", calendar: str = "XNYS", adjustment: Adjustment = "auto", bad_rows: BadRows = "refuse",
     ) -> None:  # fmt: skip
         self.query, self.url_variable, self.names = query.strip().rstrip(";"), url_variable, names
         self.tz, self.calendar = tz, calendar
         self.stamp: Stamp = stamp
         self.adjustment: Adjustment = adjustment
+        self.bad_rows = bad_rows
 
     def symbols(self) -> list[str]:
         """All symbols of the query, sorted. Raises `MissingDataError` for one of `names` that it has not."""
@@ -64,7 +65,7 @@ class SqlSource:
         column = self._quoted(self._columns["symbol"])
         names, rows = self._ask(f"SELECT * FROM ({self.query}) AS bars WHERE {column} = :symbol", symbol=symbol)
         table = understood(as_text(names, rows).with_row_index("line", offset=1), PLACE, f"{symbol} row", symbol)
-        prices = standard_prices(table, f"{PLACE} {symbol} row", self.price_kind)
+        prices = standard_prices(table, f"{PLACE} {symbol} row", self.price_kind, refuse=self.bad_rows == "refuse")
         return {"bars": timed(prices, symbol, stamp=self.stamp, tz=self.tz, calendar=self.calendar)}
 
     @cached_property

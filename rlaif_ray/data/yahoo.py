@@ -11,7 +11,7 @@ import polars as pl
 import requests
 from requests.adapters import HTTPAdapter
 
-from rlaif_ray.data.bar_tables import standard_prices, timed
+from rlaif_ray.data.bar_tables import BadRows, standard_prices, timed
 from rlaif_ray.data.sessions import DAY
 from rlaif_ray.data.spellings import understood
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
@@ -31,15 +31,17 @@ class YahooSource:
     start, end : first and last day; None: all there is.
     calendar : exchange that says when sessions close. A session that has not closed yet is left out.
     base_url : where the same service answers, such as a caching proxy; None: Yahoo itself.
+    bad_rows : as in `FileSource`.
     """
 
     price_kind: Literal["split_adjusted"] = "split_adjusted"
 
     def __init__(
         self, names: Sequence[str], *, start: dt.date | None = None, end: dt.date | None = None, calendar: str = "XNYS",
-        base_url: str | None = None,
+        base_url: str | None = None, bad_rows: BadRows = "refuse",
     ) -> None:  # fmt: skip
         self.names, self.start, self.end, self.calendar, self.base_url = tuple(names), start, end, calendar, base_url
+        self.bad_rows = bad_rows
 
     def symbols(self) -> list[str]:
         return sorted(set(self.names))
@@ -55,7 +57,7 @@ class YahooSource:
         table.insert(0, "Date", table.index.date)
         place = f"Yahoo's {symbol}"
         rows = understood(pl.from_pandas(table.drop(columns="Adj Close")).with_row_index("line", offset=1), place, "row")
-        prices = standard_prices(rows, f"{place} row", self.price_kind)
+        prices = standard_prices(rows, f"{place} row", self.price_kind, refuse=self.bad_rows == "refuse")
         bars = timed(prices, symbol, stamp="date", tz="UTC", calendar=self.calendar)
         return {"bars": bars.filter(pl.col("timestamp") <= dt.datetime.now(dt.UTC))}
 

@@ -6,7 +6,7 @@ import pytest
 
 from rlaif_ray.config import load_config
 from rlaif_ray.data import build
-from rlaif_ray.data.clean import clean
+from rlaif_ray.data.clean import clean, sift
 from rlaif_ray.data.files import FileSource, load_universe, symbols_of_names
 from rlaif_ray.data.spellings import read_table, recognise
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
@@ -247,6 +247,13 @@ def test_a_bad_adjusted_close_is_not_hidden_by_scaling(tmp_path: Path) -> None:
     path = write(tmp_path / "A.csv", "date,close,adj close", "2020-01-02,10,5", "2020-01-03,11,-5.5")
     with pytest.raises(DataError, match=r"A.csv line 3, adjusted: close is -5.5"):
         bars_of(path, "A")
+
+
+def test_a_close_that_is_no_price_does_not_look_like_one_once_it_is_scaled(tmp_path: Path) -> None:
+    rows = ["2020-01-02,10,5", "2020-01-03,-12,6", "2020-01-06,14,7", "2020-01-07,16,-8"]
+    write(tmp_path / "A.csv", "Date,Close,Adj Close", *rows)
+    good, apart = sift(FileSource(str(tmp_path), bad_rows="quarantine").read("A")["bars"])
+    assert good["close"].to_list() == [5, 7] and apart["close"].to_list() == [-12, -8]
 
 
 def test_lines_are_counted_in_the_file_also_for_one_symbol_of_many(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from rlaif_ray.config_data import KafkaData
 from rlaif_ray.data import build as build_elsewhere
-from rlaif_ray.data.clean import BAR_SCHEMA, clean
+from rlaif_ray.data.clean import BAR_SCHEMA, clean, sift
 from rlaif_ray.data.kafka import bars, decoded, price_kind, symbols
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.on_ray import ingest
@@ -69,6 +69,13 @@ def test_a_bad_field_is_refused_by_its_place(fields: dict[str, Any], says: str) 
         bars(decoded([message(0), message(1, **fields), message(2)]), "A", "topic prices", **SETTINGS)
 
 
+def test_a_bad_price_costs_its_message_where_bad_rows_are_set_apart() -> None:
+    table = decoded([message(0), message(1, c=0), message(2), message(3, c=None)])
+    good, apart = sift(bars(table, "A", "topic prices", **SETTINGS, bad_rows="quarantine"))
+    assert good["close"].to_list() == [11, 13]
+    assert [why.split(";")[0] for why in apart["reason"]] == ["close is 0.0", "close is missing"]
+
+
 def test_each_message_names_its_symbol() -> None:
     with pytest.raises(DataError, match=r"partition:offset 1:1 names no symbol in 'symbol'; expected one in each message"):
         symbols(decoded([message(0), message(1, symbol=None)]), "topic prices")  # type: ignore[arg-type]
@@ -86,9 +93,10 @@ def test_later_messages_leave_what_was_known_before(tmp_path: Path) -> None:
 
 
 def test_the_section_builds_it_where_ray_is() -> None:
-    section = KafkaData(type="kafka", topics=("prices",), servers=("127.0.0.1:9092",), names=("A",), stamp="end")
+    section = KafkaData(type="kafka", topics=("prices",), servers=("127.0.0.1:9092",), names=("A",), stamp="end", bad_rows="quarantine")
     source = build(section)
-    assert isinstance(source, KafkaSource) and (source.topics, source.names, source.stamp) == (["prices"], ("A",), "end")
+    assert isinstance(source, KafkaSource) and (source.topics, source.names) == (["prices"], ("A",))
+    assert (source.stamp, source.bad_rows) == ("end", "quarantine")
     with pytest.raises(ConfigError, match="read through Ray"):
         build_elsewhere(section)
 

@@ -8,7 +8,7 @@ import pytest
 
 from rlaif_ray.config_data import SqlData
 from rlaif_ray.data import build
-from rlaif_ray.data.clean import BAR_SCHEMA
+from rlaif_ray.data.clean import BAR_SCHEMA, sift
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.sql import SqlSource
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
@@ -83,6 +83,16 @@ def test_a_bad_cell_is_refused_by_row(database: sqlite3.Connection, values: str,
     with pytest.raises(DataError, match=says):
         SqlSource(QUERY).read("A")
     assert SqlSource(QUERY).read("B")["bars"].height == 3
+
+
+def test_a_bad_price_costs_its_row_where_bad_rows_are_set_apart(database: sqlite3.Connection) -> None:
+    for price in ("-1", "NULL", "9e999"):
+        database.execute(f"INSERT INTO prices VALUES ('A', '2020-01-07', 1, 1, 1, {price}, 1)")
+    database.commit()
+    source = build(SqlData(type="sql", query=QUERY, bad_rows="quarantine"))
+    good, apart = sift(source.read("A")["bars"])
+    assert good["close"].to_list() == [11, 12, 13]
+    assert [why.split(";")[0] for why in apart["reason"]] == ["close is -1.0", "close is missing", "close is inf"]
 
 
 @pytest.mark.parametrize(

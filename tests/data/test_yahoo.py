@@ -7,7 +7,7 @@ import pytest
 
 from rlaif_ray.config import load_config
 from rlaif_ray.data import build
-from rlaif_ray.data.clean import BAR_SCHEMA, clean
+from rlaif_ray.data.clean import BAR_SCHEMA, clean, sift
 from rlaif_ray.data.lake import Lake, as_decided
 from rlaif_ray.data.yahoo import YahooSource
 from rlaif_ray.errors import DataError, MissingDataError
@@ -61,10 +61,14 @@ def test_what_yahoo_does_not_have_is_missing(server: YahooServer) -> None:
         source(server, "GONE").read("GONE")
 
 
-def test_a_day_without_prices_is_refused_by_row(server: YahooServer) -> None:
+def test_a_day_without_prices_is_refused_by_row_or_set_apart(server: YahooServer) -> None:
     server.charts["HOLE"] = Chart([ROWS[0], (DAYS[1], None, None, None, None, 5), ROWS[2]])
     with pytest.raises(DataError, match=r"Yahoo's HOLE row 2: open is missing; expected a finite number > 0"):
         source(server, "HOLE").read("HOLE")
+    knobs = {"data.type": "yahoo", "data.names": "[HOLE]", "data.base_url": server.url, "data.bad_rows": "quarantine"}
+    good, apart = sift(build(load_config(None, None, knobs).data).read("HOLE")["bars"])
+    assert good["session"].to_list() == [DAYS[0], DAYS[2]] and apart["session"].to_list() == [DAYS[1]]
+    assert apart["reason"][0].startswith("open is missing; expected")
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "truncated", "closed", "html", "no_quotes"])
