@@ -186,7 +186,7 @@ def test_what_will_not_pass_is_not_tried_again(vendor: AlpacaRest, access: Acces
 
 def test_a_loop_of_page_tokens_is_noticed(vendor: AlpacaRest, access: Access) -> None:
     vendor.bars["1Day", "AAPL"] = days("2026-01-05", 30)
-    vendor.page, vendor.loops = 10, True
+    vendor.faults = ["", *["loop"] * 9]
     with pytest.raises(DataError, match=r"answered /v2/stocks/bars\?.* with page token '7', the second time in one listing"):
         read(access)
     assert len(vendor.asked) == 3

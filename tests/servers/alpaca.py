@@ -64,8 +64,8 @@ class AlpacaRest(ThreadingHTTPServer):
     """Serves what lies in `bars` ((timeframe, symbol) -> rows), `actions` (kind -> rows) and `news`.
 
     Each request takes the next of `faults` first: `429`, `500`, `truncated` (JSON that breaks off), `cut` (fewer bytes than
-    announced), `closed` (no answer), `mute` (no answer, socket open), `html`, `array`, `null`. Bars come with
-    the same page token for ever where it `loops`.
+    announced), `closed` (no answer), `mute` (no answer, socket open), `html`, `array`, `null`, `loop` (bars with the same page
+    token each time). Requests that name a symbol of `broken` take the next of its faults.
     """
 
     daemon_threads = True
@@ -76,7 +76,7 @@ class AlpacaRest(ThreadingHTTPServer):
         self.actions: dict[str, list[Row]] = {}
         self.news: list[Row] = []
         self.faults: list[str] = []
-        self.loops = False
+        self.broken: dict[str, list[str]] = {}
         self.page = 10_000
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.released = threading.Event()
@@ -103,7 +103,7 @@ class AlpacaRest(ThreadingHTTPServer):
             start, end = (dt.datetime.fromisoformat(query[k]) for k in ("start", "end"))
             stored = [(s, row) for s in sorted(wanted) for row in self.bars.get((query["timeframe"], s), [])]
             found = [(s, row) for s, row in stored if start <= _at(row["t"]) <= end]
-            page, token = (found, "7") if self.loops else self._page(found, query)
+            page, token = self._page(found, query)
             rows: dict[str, list[Row]] = {}
             for symbol, row in page:
                 rows.setdefault(symbol, []).append(row)
@@ -147,13 +147,16 @@ class _Rest(BaseHTTPRequestHandler):
         self.server.asked.append((parts.path, query))
         if (self.headers.get("APCA-API-KEY-ID"), self.headers.get("APCA-API-SECRET-KEY")) != (KEY, SECRET):
             return self._send(403, b'{"message": "forbidden."}')
-        fault = self.server.faults.pop(0) if self.server.faults else ""
+        faults = self.server.broken.get(query.get("symbols", ""), self.server.faults)
+        fault = faults.pop(0) if faults else ""
         if fault in ("closed", "mute"):
             if fault == "mute":
                 self.server.released.wait()
             self.close_connection = True
             return self.connection.shutdown(socket.SHUT_RDWR)
         status, value = self.server.answer(parts.path, query)
+        if fault == "loop" and "bars" in value:
+            value["next_page_token"] = "7"
         body = json.dumps(value).encode()
         match fault:
             case "429":
