@@ -53,7 +53,7 @@ class Desk:
         self.handed: list[tuple[float, pl.DataFrame]] = []
         access = Access(rest.url, bucket_file=str(folder / "bucket"), clock=self.clock, sleep=self.clock.sleep)
         self.source = AlpacaSource(("AAPL", "MSFT"), "1Min", feed="iex", access=access)
-        given: dict[str, Any] = {"vendor": vendors.alpaca(socket.url), "repair": self.source.minutes} | knobs
+        given: dict[str, Any] = {"vendor": vendors.alpaca(socket.url), "repair": self.source.minutes, "mute_s": 3600.0} | knobs
         self.stream = BarStream(
             symbols=["MSFT", "AAPL"], hand_over=self.take, tick_s=0.005, clock=self.clock, sleep=lambda s: None, **given
         )  # fmt: skip
@@ -191,7 +191,8 @@ def test_a_vendor_that_is_not_there_is_an_error_in_the_end(rest: AlpacaRest, tmp
         desk.stream.run(lambda: False)
 
 
-def test_a_mute_connection_is_given_up_in_the_session_only(desk: Desk, rest: AlpacaRest, socket: BarSocket) -> None:
+def test_a_mute_connection_is_given_up_in_the_session_only(rest: AlpacaRest, socket: BarSocket, tmp_path: Path) -> None:
+    desk = Desk(rest, socket, tmp_path, mute_s=180.0)
     socket.scripts = [
         [desk.until(lambda: len(rest.asked) > 0), desk.at("14:36:00")],
         [desk.at("14:38:30"), desk.says(8, 10), desk.at("14:40:10")],
