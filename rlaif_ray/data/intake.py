@@ -6,13 +6,14 @@ What `on_ray` spreads over a cluster, as plain functions.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from rlaif_ray.core import Source
+from rlaif_ray.core import Source, content_hash
 from rlaif_ray.data.asof import cut
 from rlaif_ray.data.bar_tables import BadRows, PriceKind
 from rlaif_ray.data.clean import OHLC, clean, fill_sessions, sift
@@ -20,11 +21,14 @@ from rlaif_ray.data.events import price_kind
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import set_apart
 from rlaif_ray.data.resume import Extensible, from_first_change
+from rlaif_ray.data.revisions import REVISION
 from rlaif_ray.data.sessions import DAY, schedule
 from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import DataError, RlaifError
 
 GONE_SESSIONS = 10  # a symbol without bars for longer, while others go on, is taken as delisted
+# The source's usual delay: the least time from a bar's end to its `known_at`.
+_DELAY_S = (pl.col("known_at") - pl.col("timestamp")).min().dt.total_microseconds() / 1e6
 Tables = dict[str, pl.DataFrame]
 Report = dict[str, Any]
 
@@ -60,7 +64,7 @@ def read_clean(
         return error, {}
     alive = bars.filter(~pl.col("delisted"))
     report |= {
-        "first_session": alive["session"][0], "last_session": alive["session"][-1], "delay_s": usual_delay_s(bars),
+        "first_session": alive["session"][0], "last_session": alive["session"][-1], "delay_s": bars.select(_DELAY_S).item(),
         "quarantined": 0 if apart is None else apart.height,
     }  # fmt: skip
     fresh = bars if stored is None else from_first_change(bars, stored)
@@ -166,7 +170,51 @@ def _one_bar_size(reports: Mapping[str, Report]) -> dt.timedelta:
     return dt.timedelta(seconds=next(iter(by_size)))
 
 
-def usual_delay_s(bars: pl.DataFrame) -> float:
-    """The source's usual delay: the least time from a bar's end to its `known_at`."""
-    least: Any = (bars["known_at"] - bars["timestamp"]).dt.total_microseconds().min()
-    return least / 1e6
+def usual_delay_s(lake: Lake, symbols: Sequence[str]) -> float | None:
+    """Of the bars that are in the lake, when first known; None where there are none."""
+    bars = pl.scan_delta(lake.delta("bars")).filter(pl.col("symbol").is_in(list(symbols)), pl.col(REVISION) == 0)
+    return bars.select(_DELAY_S).collect(engine="streaming").item()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the lake says of some symbols between two days, latest revisions.
+
+    hashes : `<table>/<symbol>` -> content hash of its rows: equal wherever the same rows lie.
+    times : ends of the bars that any of them has, ascending.
+    spans : symbol -> first and last bar, and how many; without the day on which it was gone.
+    """
+
+    hashes: dict[str, str]
+    times: np.ndarray
+    spans: dict[str, tuple[np.datetime64, np.datetime64, int]]
+
+    @classmethod
+    def of(cls, lake: Lake, symbols: Sequence[str], start: dt.date | None = None, end: dt.date | None = None) -> Stored:
+        hashes: dict[str, str] = {}
+        spans: dict[str, tuple[np.datetime64, np.datetime64, int]] = {}
+        times = np.empty(0, "datetime64[us]")
+        for name in source_tables(lake):
+            rows = lake.read(name, symbols, start=start, end=end)
+            for (symbol,), frame in rows.partition_by("symbol", as_dict=True, maintain_order=True).items():
+                hashes[f"{name}/{symbol}"] = content_hash(frame)
+                if name == "bars":
+                    ends = frame["timestamp"].dt.replace_time_zone(None).to_numpy()
+                    alive = ends[~frame["delisted"].to_numpy()]
+                    spans[str(symbol)] = (alive[0], alive[-1], len(alive))
+                    times = ends if np.array_equal(times, ends) else np.union1d(times, ends)
+        return cls(hashes, times, spans)
+
+
+def gaps_left(parts: Iterable[Stored]) -> dict[str, int]:
+    """Bars that each symbol lacks between its first and its last while another symbol has one."""
+    parts = list(parts)
+    times = np.unique(np.concatenate([part.times for part in parts]))
+    spans = {symbol: span for part in parts for symbol, span in part.spans.items()}
+    inside = {s: np.searchsorted(times, last, "right") - np.searchsorted(times, first) for s, (first, last, _) in spans.items()}
+    return {symbol: int(n) - spans[symbol][2] for symbol, n in inside.items()}
+
+
+def source_tables(lake: Lake) -> list[str]:
+    """The tables that a source of bars writes."""
+    return [t for t in lake.tables() if t in ("bars", "filings", "news")]

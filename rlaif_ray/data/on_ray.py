@@ -19,7 +19,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 
 from rlaif_ray.core import Source, canonical_json, content_hash
 from rlaif_ray.data.bar_tables import BadRows
-from rlaif_ray.data.intake import Whole, append_bars, read_clean, usual_delay_s
+from rlaif_ray.data.intake import Report, Stored, Whole, append_bars, gaps_left, read_clean, source_tables, usual_delay_s
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import not_read
 from rlaif_ray.data.resume import Resume, Span, bars_before
@@ -29,7 +29,7 @@ from rlaif_ray.errors import ConfigError, DataError, MissingDataError, RlaifErro
 from rlaif_ray.runs import code_version
 
 TRIES = 3  # of a symbol whose source cannot be reached
-SHARD_SYMBOLS = 32  # symbols a commit: a commit costs 30 ms, its rows lie in memory together
+SHARD_ROWS = 500_000  # bars a commit: a commit costs 30 ms, its rows lie in memory together, 110 bytes each
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def ingest(
         return done
     symbols = sorted(source.symbols())
     _need_two(symbols, "the source has", "check data.path and data.names")
-    stored, resume = ray.put(source), Resume.of(source, lake)
+    shared, resume = ray.put(source), Resume.of(source, lake)
     held: Mapping[str, Span] = {} if resume is None else resume.held
-    refs: dict[str, Any] = {s: _read_symbol.remote(stored, lake, s, held.get(s), start, end, latency_s, bad_rows) for s in symbols}
+    refs: dict[str, Any] = {s: _read_symbol.remote(shared, lake, s, held.get(s), start, end, latency_s, bad_rows) for s in symbols}
     reports: dict[str, dict[str, Any] | RlaifError] = {s: or_why(s, summary) for s, (summary, _) in refs.items()}
     failed = {s: str(r) for s, r in reports.items() if isinstance(r, RlaifError)}
     if bad_rows == "refuse":
@@ -93,17 +93,19 @@ def ingest(
     fetched_at = dt.datetime.now(dt.UTC)
     if failed:
         lake.append("quarantine", not_read(failed, fetched_at), "failed")
-    for shard in _shards(kept):
-        clean: dict[str, Any] = {symbol: ray.get(refs.pop(symbol)[1]) for symbol in shard}
-        read = {s: {name: pl.DataFrame(pl.from_arrow(table)) for name, table in tables.items()} for s, tables in clean.items()}
-        append_bars(lake, read, good, whole, fetched_at)
+    commits = [_commit.remote(lake, {n: refs.pop(n)[1] for n in names}, {n: good[n] for n in names}, whole, fetched_at, start, end)
+               for names in _shards(kept, good)]  # fmt: skip
+    stored: list[Stored] = []
+    for done_reports, said in ray.get(commits):
+        good |= done_reports
+        stored.append(said)
     if resume is not None:
         resume.note(kept, fetched_at)
     first = min(good[s]["first_session"] for s in kept)
     done = Ingest(
-        tuple(kept), sum(good[s]["rows"] for s in kept), _public(good, lake, kept, start, end), data_version(lake, kept, start, end),
-        whole.kind, whole.bar.total_seconds(), bars_per_year(whole.calendar, whole.bar, first, whole.last),
-        {table: lake.version(table) for table in _source_tables(lake)}, failed,
+        tuple(kept), sum(good[s]["rows"] for s in kept), _public(good, gaps_left(stored)),
+        content_hash({key: said for part in stored for key, said in part.hashes.items()}), whole.kind, whole.bar.total_seconds(),
+        bars_per_year(whole.calendar, whole.bar, first, whole.last), {table: lake.version(table) for table in source_tables(lake)}, failed,
     )  # fmt: skip
     if asked is not None and not failed:
         _record(lake, asked, done, fetched_at)
@@ -140,7 +142,7 @@ def _record(lake: Lake, asked: str, done: Ingest, at: dt.datetime) -> None:
 
 def _receipt(lake: Lake, asked: str) -> str:
     """Names a request and the state of the lake after it; another ingest, and it names something else."""
-    return content_hash([asked, {table: lake.version(table) for table in _source_tables(lake)}])
+    return content_hash([asked, {table: lake.version(table) for table in source_tables(lake)}])
 
 
 def or_why(symbol: str, ref: Any) -> Any:
@@ -171,33 +173,33 @@ def _read_symbol(
     return report, {name: table.to_arrow() for name, table in tables.items()}
 
 
-def data_version(lake: Lake, symbols: Sequence[str], start: dt.date | None = None, end: dt.date | None = None) -> str:
-    """Content hash of the source's rows in the lake, latest revisions: equal wherever the same rows lie."""
-    hashes: dict[str, str] = {}
-    for name in _source_tables(lake):
-        for shard in _shards(symbols):
-            rows = lake.read(name, shard, start=start, end=end)
-            for (symbol,), frame in rows.partition_by("symbol", as_dict=True).items():
-                hashes[f"{name}/{symbol}"] = content_hash(frame)
-    return content_hash(hashes)
+@ray.remote(max_retries=TRIES - 1)
+def _commit(
+    lake: Lake, tables: dict[str, Any], reports: dict[str, Report], whole: Whole, at: dt.datetime, start: dt.date | None,
+    end: dt.date | None,
+) -> tuple[dict[str, Report], Stored]:  # fmt: skip
+    """A shard of symbols into the lake, and what the lake says of them then. Once more after a lost worker: what is there is skipped."""
+    clean: dict[str, Any] = dict(zip(tables, ray.get(list(tables.values())), strict=True))
+    read = {s: {name: pl.DataFrame(pl.from_arrow(table)) for name, table in named.items()} for s, named in clean.items()}
+    append_bars(lake, read, reports, whole, at)
+    return reports, Stored.of(lake, list(read), start, end)
 
 
-def _source_tables(lake: Lake) -> list[str]:
-    return [t for t in lake.tables() if t in ("bars", "filings", "news")]
+def _shards(symbols: Sequence[str], reports: Mapping[str, Report]) -> list[list[str]]:
+    """Symbols that follow each other, of `SHARD_ROWS` bars together or a single one."""
+    shards: list[list[str]] = []
+    rows = SHARD_ROWS
+    for symbol in symbols:
+        rows += reports[symbol]["rows"]
+        if rows > SHARD_ROWS:
+            shards.append([])
+            rows = reports[symbol]["rows"]
+        shards[-1].append(symbol)
+    return shards
 
 
-def _public(
-    reports: Mapping[str, dict[str, Any]], lake: Lake, symbols: Sequence[str], start: dt.date | None, end: dt.date | None
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+def _public(reports: Mapping[str, Report], missing: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     """Reports in plain JSON types, with the bars that each symbol lacks while others have one."""
-    columns = ("timestamp", "symbol", "delisted")
-    grid = pl.concat([lake.read("bars", shard, start=start, end=end).select(columns) for shard in _shards(symbols)])
-    times = grid["timestamp"].unique().sort()
-    spans = grid.filter(~pl.col("delisted")).group_by("symbol").agg(
-        pl.len(), first=pl.col("timestamp").min(), last=pl.col("timestamp").max()
-    )  # fmt: skip
-    inside = times.search_sorted(spans["last"], "right") - times.search_sorted(spans["first"], "left")
-    missing = dict(zip(spans["symbol"], (inside.cast(pl.Int64) - spans["len"].cast(pl.Int64)).to_list(), strict=True))
     private = ("first_session", "last_session", "delay_s", "bar_s")
     public = {s: {k: v for k, v in r.items() if k not in private} for s, r in reports.items()}
     return {s: r | {"gaps_left": missing[s]} if s in missing else r for s, r in public.items()}
@@ -220,16 +222,9 @@ def _refuse_other_latency(lake: Lake, symbols: Sequence[str], delay_s: float) ->
     """Rows with the same values are skipped, so their old `known_at` would silently stand."""
     if "bars" not in lake.tables():
         return
-    stored = lake.read("bars", symbols, revision="first")
-    if not stored.height:
-        return
-    before = usual_delay_s(stored)
-    if before != delay_s:
+    before = usual_delay_s(lake, symbols)
+    if before is not None and before != delay_s:
         raise ConfigError(
             f"the bars in {lake.uri}/{lake.dataset} are known {before:g} s after their end, these {delay_s:g} s; "
             f"expected one data.latency_s a dataset: choose another data.dataset"
         )
-
-
-def _shards(symbols: Sequence[str]) -> list[Sequence[str]]:
-    return [symbols[i : i + SHARD_SYMBOLS] for i in range(0, len(symbols), SHARD_SYMBOLS)]
