@@ -72,14 +72,17 @@ def test_what_comes_in_steps_is_what_would_have_come_at_once(
         ("DAILY", "2026-10-12", 1.0, 0.5), ("GAP", "2026-11-11", 1.0, 0.25), ("HALT", "2026-11-16", 0.1, 0.0)
     ]  # fmt: skip
     market.asked.clear()
+    known = {}
     for now in ("2026-10-21T21:30:00Z", "2026-10-30T21:30:00Z", "2026-11-06T22:30:00Z", NOW):
         clock.set(now)
         before, in_steps = asked_from(market), take(access, lake)
+        known[now] = lake.read("bars")
     assert asked_from(market) == {
         "DAILY": "2026-10-30", "NONE": "2026-10-30", "ONE": "2026-10-30", "GAP": "2026-10-30", "HALT": "2026-10-19"
     }  # fmt: skip
     assert before["ONE"] == "2026-10-23"
     assert lake.read("bars").equals(whole.read("bars"))
+    assert all(lake.read("bars", as_of=dt.datetime.fromisoformat(now)).equals(then) for now, then in known.items())
     assert replace(in_steps, versions={}) == replace(at_once, versions={})
     assert take(access, lake).versions == in_steps.versions  # and again: nothing
 
