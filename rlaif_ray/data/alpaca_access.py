@@ -103,12 +103,12 @@ class _Pages:
     def check(self, request: PreparedRequest, response: Response) -> None:
         page = as_json(response)
         if not isinstance(page, dict) or not isinstance(page.get(self.kind), (dict, list)):
-            raise Unusable(f"{words(response.content)!r}; expected a JSON object that holds {self.kind!r}")
+            raise Unusable(repr(words(response)), f"a JSON object that holds {self.kind!r}")
         if "page_token" not in parse_qs(urlsplit(str(request.url)).query):
             self._tokens = set()
         token = page.get("next_page_token")
         if token in self._tokens:
-            raise Unusable(f"page token {token!r}, the second time in one listing; expected each once")
+            raise Unusable(f"page token {token!r}, the second time in one listing", "each once")
         if token is not None:
             self._tokens.add(token)
 

@@ -27,7 +27,7 @@ class Torn(Exception):
 
 
 class Unusable(Exception):
-    """An answer that will be the same the next time: what it was, and what was expected."""
+    """An answer that will be the same the next time. `args`: what it was, and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class Patience:
             except Torn as error:
                 seen = str(error)
             except Unusable as error:
-                raise DataError(f"{self.vendor} answered {asked} with {self._shown(str(error))}: {self.hint}") from None
+                what, expected = error.args
+                raise DataError(f"{self.vendor} answered {asked} with {self._shown(what)}; expected {expected}: {self.hint}") from None
             if attempt + 1 < self.attempts:
                 self.sleep(max(told_s, random.uniform(0.0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt))))
         raise DataError(
@@ -107,14 +108,14 @@ class Patience:
         try:
             body = json.loads(response.content)
         except ValueError:
-            return self._shown(words(response.content))
+            return self._shown(words(response))
         told = next((body[key] for key in ("message", "error_message") if key in body), body) if isinstance(body, dict) else body
         return self._shown(str(told))
 
     def _shown(self, text: str) -> str:
         for hidden in self.hidden:
             text = text.replace(hidden, "***")
-        return text[:200]
+        return text[:160]  # cut last: half a key would not be found
 
     def _told_s(self, response: Response) -> float:
         """Seconds that the vendor asks us to wait, up to a minute."""
@@ -148,14 +149,14 @@ def as_json(response: Response) -> Any:
     """The value in an answer. Raises `Unusable` for another content type, `Torn` for JSON that is not whole."""
     kind = response.headers.get("content-type", "nothing")
     if "json" not in kind:
-        raise Unusable(f"content type {kind!r} ({words(response.content)!r}); expected application/json")
+        raise Unusable(f"content type {kind!r} ({words(response)!r})", "application/json")
     try:
         return json.loads(response.content)
     except ValueError:
         raise Torn(f"JSON that breaks off after {len(response.content)} bytes") from None
 
 
-def words(body: bytes) -> str:
-    """The first words of an answer, without markup."""
-    text = re.sub(r"(?s)<(script|style).*?</\1>|<[^>]+>", " ", body[:20_000].decode("utf-8", "replace"))
-    return " ".join(text.split())[:120]
+def words(response: Response) -> str:
+    """What an answer says, without markup."""
+    text = re.sub(r"(?s)<(script|style).*?</\1>|<[^>]+>", " ", response.content.decode("utf-8", "replace"))
+    return " ".join(text.split())

@@ -72,13 +72,16 @@ def test_a_refusal_is_not_asked_again_and_says_what_the_vendor_said(web: Door) -
         vendor.faults.append(Answer(f"<p>key {SECRET} is <b>wrong</b></p>".encode(), 403, "text/html"))
         with pytest.raises(DataError, match=r"HTTP 403 'key \*\*\* is wrong'"):
             web().json(f"{vendor.url}/known")
+        vendor.faults.append(Answer(b"a" * 155 + SECRET.encode(), 403, "text/html"))
+        with pytest.raises(DataError, match=r"HTTP 403 'a{155}\*\*\*'"):
+            web().json(f"{vendor.url}/known")
         vendor.faults.append(Answer(b"", 302, "text/html", {"Location": f"{vendor.url}/known"}))
         with pytest.raises(DataError, match="HTTP 302"):
             web().json(f"{vendor.url}/known")
         vendor.faults.append(Answer(b"<html><style>p {}</style><title>Down</title></html>", 200, "text/html"))
         with pytest.raises(DataError, match=r"with content type 'text/html' \('Down'\); expected application/json: turn the knob"):
             web().json(f"{vendor.url}/known")
-        assert len(vendor.asked) == 4
+        assert len(vendor.asked) == 5
 
 
 def test_doors_of_one_vendor_keep_one_pace(web: Door, clock: Clock) -> None:
