@@ -233,6 +233,17 @@ VERBS: dict[str, Verb] = {
         True,
         cli_lake.take_in,
     ),
+    "stream": Verb(
+        "minute bars as they are made, to the dataset, until Ctrl-C; what a lost connection leaves out is asked for again",
+        {
+            "config": Flag("FILE", "YAML file of knobs."),
+            "for": Flag("MINUTES", "End by itself after so long; default: Ctrl-C or SIGTERM ends it."),
+            "vendor": Flag("NAME", "Whose stream: alpaca, or polygon (POLYGON_API_KEY), whose gaps Alpaca fills; default alpaca."),
+            "url": Flag("URL", "Another address of the stream; --data.url is that of Alpaca's REST door."),
+        },
+        True,
+        cli_lake.stream,
+    ),
     "data status": Verb("what lies in a lake: symbols, span, rows, gaps, last knowledge of each table", _LAKE, False, cli_lake.show_status),
     "data verify": Verb("read all of a lake and say what is wrong with it; exit 1 if anything is", _LAKE, False, cli_lake.check_whole),
     "data compact": Verb("rewrite partitions of many files as few; what is read stays the same", _LAKE, False, cli_lake.make_compact),

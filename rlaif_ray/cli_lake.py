@@ -58,6 +58,59 @@ def _bars(config: Config, lake: Lake) -> tuple[dict[str, str], dict[str, Any]]:
     return done.failed, {**told, **{name: count for name, count in counts.items() if count}, "failed": done.failed}
 
 
+def stream(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    """Bars as they are made, until Ctrl-C, SIGTERM or the end of the time given."""
+    import signal
+    import threading
+    import time
+
+    from rlaif_ray.config import load_config
+    from rlaif_ray.config_data import AlpacaData
+
+    config = load_config(None, flags.get("config"), {"data.type": "alpaca"} | knobs)
+    if not isinstance(config.data, AlpacaData):
+        raise ConfigError(f"--data.type is {config.data.type!r}; a stream needs alpaca, whose REST door fills its gaps")
+    if config.data.dataset is None:
+        raise ConfigError("a stream goes on where a dataset ends: name it, --data.dataset=NAME")
+    ends = time.monotonic() + _seconds(flags.get("for"))
+    from rlaif_ray.data import build, vendors
+    from rlaif_ray.data.alpaca import AlpacaSource
+    from rlaif_ray.data.lake import Lake
+    from rlaif_ray.data.live import listen
+
+    source, lake, stop = build(config.data), Lake(config.lake.uri, config.data.dataset), threading.Event()
+    assert isinstance(source, AlpacaSource)
+    vendor = vendors.named(flags.get("vendor", "alpaca"), config.data.feed, flags.get("url"))
+
+    def end(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)  # who asks twice does not want to wait
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    show_progress()
+    try:
+        rows = listen(
+            source, vendor, lake, lambda: stop.is_set() or time.monotonic() > ends, latency_s=config.data.latency_s, sleep=stop.wait
+        )  # fmt: skip
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    print(f"{lake.uri}/{lake.dataset}\n  rows: {rows}")
+
+
+def _seconds(minutes: str | None) -> float:
+    """Of `--for`."""
+    if minutes is None:
+        return float("inf")
+    try:
+        value = float(minutes)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise ConfigError(f"--for is {minutes!r}; expected minutes above 0")
+    return 60.0 * value
+
+
 def _facts(section: FactsConfig, lake: Lake) -> tuple[dict[str, str], dict[str, Any]]:
     from rlaif_ray import ray_runtime
     from rlaif_ray.data import build_facts

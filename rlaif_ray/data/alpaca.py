@@ -15,7 +15,7 @@ from rlaif_ray.data.alpaca_access import THE_VENDOR, Access, sdk, spans
 from rlaif_ray.data.clean import BAR_SCHEMA
 from rlaif_ray.data.resume import Span
 from rlaif_ray.data.sessions import schedule
-from rlaif_ray.errors import DataError, SchemaError
+from rlaif_ray.errors import ConfigError, DataError, SchemaError
 
 Timeframe = Literal["1Min", "5Min", "15Min", "1Hour", "1Day"]
 Feed = Literal["iex", "sip", "delayed_sip", "otc", "boats", "overnight"]
@@ -90,6 +90,13 @@ class AlpacaSource:
         before = bars if newer.is_empty() else bars.filter(pl.col("timestamp") < newer["timestamp"][0])
         whole = pl.concat([before.with_columns(known_at=pl.col("timestamp"), dividend=pl.lit(0.0), split=pl.lit(1.0)), newer])
         return {"bars": with_events(whole, events)}
+
+    @property
+    def bar_minutes(self) -> int:
+        """Minutes of a bar. Raises `ConfigError` for days, which no stream gives."""
+        if self.timeframe == "1Day":
+            raise ConfigError(f"data.timeframe is 1Day; a stream gives {', '.join(_SIZES)}")
+        return _SIZES[self.timeframe][1] // MINUTE
 
     def minutes(self, since: dt.datetime, until: dt.datetime) -> pl.DataFrame:
         """One-minute bars of all names that began from `since` on and ended by `until`, in `aggregate.MINUTE_SCHEMA`."""

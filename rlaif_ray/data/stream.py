@@ -91,7 +91,7 @@ class BarStream:
     def __init__(
         self, vendor: Vendor, symbols: Sequence[str], hand_over: HandOver, repair: Repair, *, minutes: int = 1, calendar: str = "XNYS",
         since: dt.datetime | None = None, late_s: float = 5.0, mute_s: float = 180.0, tick_s: float = 1.0, attempts: int = 20,
-        clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time, sleep: Callable[[float], object] = time.sleep,
     ) -> None:  # fmt: skip
         self.vendor, self.symbols, self.hand_over, self.repair = vendor, sorted(set(symbols)), hand_over, repair
         self.calendar, self.late, self.mute = calendar, dt.timedelta(seconds=late_s), dt.timedelta(seconds=mute_s)

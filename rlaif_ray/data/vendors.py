@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif_ray.errors import DataError
+from rlaif_ray.errors import ConfigError, DataError, did_you_mean
 
 Event = Mapping[str, Any]
+_ALPACA = "wss://stream.data.alpaca.markets/v2"
+_STREAMED = ("iex", "sip", "delayed_sip")
 _PRICES = ("open", "high", "low", "close", "volume")
 
 
@@ -40,7 +42,21 @@ class Vendor:
     subscribed: Mapping[str, str]
 
 
-def alpaca(url: str = "wss://stream.data.alpaca.markets/v2/iex") -> Vendor:
+def named(name: str, feed: str, url: str | None = None) -> Vendor:
+    """A vendor by its name, at its own address or another. Raises `ConfigError` for an unknown one, or a feed without a stream.
+
+    `feed` : of Alpaca's, which has a stream for each.
+    """
+    if name == "polygon":
+        return polygon() if url is None else polygon(url)
+    if name != "alpaca":
+        raise ConfigError(f"--vendor is {name!r}; expected alpaca or polygon.{did_you_mean(name, ('alpaca', 'polygon'))}")
+    if feed not in _STREAMED:
+        raise ConfigError(f"data.feed is {feed!r}, which has no stream; expected one of {', '.join(_STREAMED)}")
+    return alpaca(url or f"{_ALPACA}/{feed}")
+
+
+def alpaca(url: str = f"{_ALPACA}/iex") -> Vendor:
     """Alpaca's minute bars, and those that late trades have changed. The feed is the last part of the address."""
     keys = ("ALPACA_API_KEY", "ALPACA_SECRET_KEY")
     return Vendor("Alpaca", url, keys, _alpaca_answer, _alpaca_bar, {"T": "subscription"})

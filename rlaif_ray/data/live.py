@@ -1,0 +1,100 @@
+"""A vendor's live bars into the lake: from where the lake ends, cleaned of what cannot be right, a commit a hand-over."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from rlaif_ray.data.alpaca import AlpacaSource
+from rlaif_ray.data.clean import sift
+from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.quarantine import set_apart
+from rlaif_ray.data.sessions import bar_size
+from rlaif_ray.data.stream import BarStream
+from rlaif_ray.data.vendors import Vendor
+from rlaif_ray.errors import DataError
+
+LONGEST_GAP = dt.timedelta(days=7)  # what is asked for again in one go
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class IntoLake:
+    """Takes finished bars: appends them in one commit, sets those that cannot be right apart, and says so.
+
+    Parameters
+    ----------
+    latency_s : seconds from a bar's end until it is known; one a dataset, as of `ingest`.
+    clock : seconds since 1970; from then on a bar that is handed over again, changed, is known.
+
+    `rows` : that were new so far.
+    """
+
+    lake: Lake
+    latency_s: float
+    clock: Callable[[], float]
+    rows: int = 0
+
+    def __call__(self, bars: pl.DataFrame) -> None:
+        known = bars.with_columns(pl.col("known_at") + dt.timedelta(seconds=self.latency_s))
+        sifted = [sift(of_symbol) for of_symbol in known.partition_by("symbol", maintain_order=True)]
+        good, apart = (pl.concat(parts) for parts in zip(*sifted, strict=True))
+        at = dt.datetime.fromtimestamp(self.clock(), dt.UTC)
+        added = self.lake.append("bars", good, "live", revised_at=at) if good.height else 0
+        if apart.height:
+            self.lake.append("quarantine", set_apart(apart), "live")
+        self.rows += added
+        until = f"{bars['timestamp'].max():%Y-%m-%d %H:%M} UTC"
+        _LOG.info("%d bars until %s, %d new, %d set apart", bars.height, until, added, apart.height)
+
+
+def listen(
+    source: AlpacaSource, vendor: Vendor, lake: Lake, stopped: Callable[[], bool], *, latency_s: float = 0.0, tick_s: float = 1.0,
+    sleep: Callable[[float], object],
+) -> int:  # fmt: skip
+    """Bars of the source's names and size from `vendor`'s stream to the lake until `stopped()`. Returns the rows that were new.
+
+    What the lake lacks since its last bar, and what a lost connection leaves out, comes from the source's REST door.
+
+    Parameters
+    ----------
+    vendor : whose websocket; it may be another than the source's.
+    sleep : waits before a connection is made again.
+
+    Raises `DataError` where the lake has bars of another size or ends more than 7 days ago, else as `BarStream.run`.
+    """
+    symbols, minutes, clock = source.symbols(), source.bar_minutes, source.access.clock
+    now = dt.datetime.fromtimestamp(clock(), dt.UTC)
+    last = _end(lake, symbols, dt.timedelta(minutes=minutes), now)
+    keeper = IntoLake(lake, latency_s, clock)
+    _LOG.info("%s: bars of %s after %s", vendor.name, ", ".join(symbols), f"{last or now:%Y-%m-%d %H:%M} UTC")
+    BarStream(
+        vendor, symbols, keeper, source.minutes, minutes=minutes, calendar=source.calendar, since=last, tick_s=tick_s, clock=clock,
+        sleep=sleep,
+    ).run(stopped)  # fmt: skip
+    return keeper.rows
+
+
+def _end(lake: Lake, symbols: Sequence[str], bar: dt.timedelta, now: dt.datetime) -> dt.datetime | None:
+    """The last bar end that the lake has of any of `symbols`, from which a stream of such bars can go on; None: it has none."""
+    if "bars" not in lake.tables():
+        return None
+    bars = pl.scan_delta(lake.delta("bars")).filter(pl.col("symbol").is_in(list(symbols)))
+    ends = bars.group_by("symbol").agg(pl.col("timestamp").max()).sort("timestamp", "symbol").collect().rows()
+    if not ends:
+        return None
+    symbol, last = ends[-1]
+    where = f"the bars in {lake.uri}/{lake.dataset}"
+    times = lake.read("bars", [symbol], start=(last - LONGEST_GAP).date())["timestamp"]
+    if len(times) > 1 and bar_size(times) != bar:
+        raise DataError(f"{where} are of {bar_size(times)}, the stream's of {bar}; expected one size: choose another data.dataset")
+    if now - last > LONGEST_GAP:
+        raise DataError(
+            f"{where} end at {last:%Y-%m-%d %H:%M} UTC; expected an end within the last {LONGEST_GAP.days} days: take in what is missing "
+            f"first, with rlaif ingest"
+        )
+    return last
