@@ -13,6 +13,7 @@ from deltalake.exceptions import CommitFailedError
 
 from rlaif_ray.core import UTC
 from rlaif_ray.data import lake as lake_module
+from rlaif_ray.data.housekeeping import verify
 from rlaif_ray.data.lake import Lake, datasets
 from rlaif_ray.data.tables import DOCUMENT_SCHEMA, FACT_SCHEMA, MENTION_SCHEMA
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError
@@ -294,6 +295,17 @@ def test_eight_writers_of_the_same_symbols(tmp_path: Path) -> None:
     stored = pl.scan_delta(str(tmp_path / "set" / "bars")).collect()
     assert stored.height == 33 and stored["revision"].unique().to_list() == [0] and stored.select("symbol", "timestamp").is_unique().all()
     assert stored.filter(pl.col("timestamp") >= day(10))["x"].sum() == 3 * sum(range(8))
+
+
+def test_eight_writers_who_revise_the_same_row(tmp_path: Path) -> None:
+    """Each says something else: all of it stands, numbered one after the other, and the first word is still the first."""
+    lake = Lake(str(tmp_path), "set")
+    lake.append("bars", rows("A", [0.0, 5.0]), "0")
+    assert race(str(tmp_path), "bars", [[rows("A", [float(w)])] for w in range(1, 9)]) == [1] * 8
+    every = lake.read("bars", revision="all")
+    assert sorted(every["x"]) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.0, 6.0, 7.0, 8.0] and verify(lake) == []
+    first = rows("A", [0.0, 5.0])
+    assert lake.read("bars", revision="first").equals(first) and lake.read("bars", as_of=day(9)).equals(first)
 
 
 def test_eight_writers_of_one_month(tmp_path: Path) -> None:
