@@ -13,11 +13,9 @@ import ray
 from rlaif_ray.core import Source
 from rlaif_ray.data.intake import append_facts
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.data.on_ray import TRIES, or_why
+from rlaif_ray.data.on_ray import SHARD_SYMBOLS, TRIES, or_why
 from rlaif_ray.data.resume import ReadableSince, Resume, Span
 from rlaif_ray.errors import RlaifError
-
-SHARD_SYMBOLS = 32  # a commit: it costs 30 ms, its rows lie in memory together
 
 
 @dataclass(frozen=True)

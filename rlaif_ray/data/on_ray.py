@@ -29,7 +29,8 @@ from rlaif_ray.errors import ConfigError, DataError, MissingDataError, RlaifErro
 from rlaif_ray.runs import code_version
 
 TRIES = 3  # of a symbol whose source cannot be reached
-SHARD_ROWS = 500_000  # bars a commit: a commit costs 30 ms, its rows lie in memory together, 110 bytes each
+# A commit costs 30 ms, and its rows lie in memory together, 110 bytes each.
+SHARD_SYMBOLS, SHARD_ROWS = 32, 500_000
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,12 @@ def _commit(
 
 
 def _shards(symbols: Sequence[str], reports: Mapping[str, Report]) -> list[list[str]]:
-    """Symbols that follow each other, of `SHARD_ROWS` bars together or a single one."""
-    shards: list[list[str]] = []
-    rows = SHARD_ROWS
+    """Symbols that follow each other: 32 of them at most, of 500,000 bars together at most or a single one."""
+    shards: list[list[str]] = [[]]
+    rows = 0
     for symbol in symbols:
         rows += reports[symbol]["rows"]
-        if rows > SHARD_ROWS:
+        if shards[-1] and (rows > SHARD_ROWS or len(shards[-1]) == SHARD_SYMBOLS):
             shards.append([])
             rows = reports[symbol]["rows"]
         shards[-1].append(symbol)
