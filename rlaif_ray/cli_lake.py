@@ -23,10 +23,10 @@ def take_in(flags: dict[str, str], knobs: dict[str, str]) -> int:
     config = load_config(None, flags.get("config"), {"data.bad_rows": "quarantine"} | knobs)
     if config.facts is not None and config.data.dataset is None:
         raise ConfigError("facts go beside bars: name the dataset that they belong to, --data.dataset=NAME")
-    from rlaif_ray.plan import lake_of
+    from rlaif_ray.data.lake import Lake
 
     show_progress()
-    lake = lake_of(config)
+    lake = Lake(config.lake.uri, config.dataset)
     failed, told = _bars(config, lake) if config.facts is None else _facts(config.facts, lake)
     if "json" in flags:
         print(json.dumps(told, default=str))

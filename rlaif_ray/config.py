@@ -243,6 +243,11 @@ class Config(Section):
         return content_hash(self.model_dump(mode="json", exclude={"lake": True, "facts": True, "backtest": {"vault"}}))
 
     @property
+    def dataset(self) -> str:
+        """Where in the lake its bars lie: the dataset that `data` names, else one named for the source and its settings."""
+        return self.data.dataset or f"{self.data.type}-{content_hash(self.data.model_dump(mode='json'))[:8]}"
+
+    @property
     def family(self) -> str:
         """The hash without the seed and without where the vault begins: what may open it once."""
         chance = {"lake": True, "facts": True, "seed": True, "backtest": {"vault", "vault_from"}}

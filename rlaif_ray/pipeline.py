@@ -25,7 +25,7 @@ from rlaif_ray.backtest.on_ray import backtest_fold, read_episode
 from rlaif_ray.config import Config
 from rlaif_ray.core import Abstention, Cube, Episode, Opinion, OpinionTable, canonical_json, content_hash
 from rlaif_ray.data.cube import Dataset
-from rlaif_ray.data.lake import as_decided
+from rlaif_ray.data.lake import Lake, as_decided
 from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.data.sources_on_ray import build as build_source
 from rlaif_ray.execution.caps import effective_cap
@@ -36,7 +36,7 @@ from rlaif_ray.feedback.reward_model import load_judge, weigh_with
 from rlaif_ray.folds import Fold
 from rlaif_ray.forecast.on_ray import forecast_fold, read_tables, write_tables
 from rlaif_ray.ledger import Trial, TrialLedger
-from rlaif_ray.plan import Terms, cut_folds, lake_of, observed, vault_of
+from rlaif_ray.plan import Terms, cut_folds, observed, vault_of
 from rlaif_ray.report import render
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.rl.on_ray import train
@@ -84,7 +84,7 @@ def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
     """Bars and features to the lake; where to find both again, and how clean the bars were."""
     config = run.config
     source = build_source(config.data)
-    lake = lake_of(config)
+    lake = Lake(config.lake.uri, config.dataset)
     wanted = (*(config.rl.features or DEFAULT_OBSERVATION), *analysts.reads(config.agents.roster))
 
     def to_lake(out: Path) -> None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif_ray.config import Config
-from rlaif_ray.core import Cube, content_hash
-from rlaif_ray.data.lake import Lake
+from rlaif_ray.core import Cube
 from rlaif_ray.errors import DataError
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Fill
@@ -19,11 +18,6 @@ from rlaif_ray.folds import Fold, judged_rows, walk_forward
 from rlaif_ray.forecast.on_ray import check_context
 from rlaif_ray.rl.env import check_room
 from rlaif_ray.vault import Vault
-
-
-def lake_of(config: Config) -> Lake:
-    """Where the bars of the config lie: the dataset that it names, else one named for the source and its settings."""
-    return Lake(config.lake.uri, config.data.dataset or f"{config.data.type}-{content_hash(config.data.model_dump(mode='json'))[:8]}")
 
 
 @dataclass(frozen=True)
