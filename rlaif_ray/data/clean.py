@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ BAR_SCHEMA: dict[str, Any] = {
 _POSITIVE = (*OHLC, "split")
 _COUNTED = (*_POSITIVE, "volume", "dividend")
 OUTLIER_SIGMAS = 12.0  # robust standard deviations of log returns; a plain 4-sigma day is a market, not an error
+MOVES, FEWEST_MOVES = 100, 20  # before a move that it is held against
 
 
 def clean(bars: pl.DataFrame, *, calendar: str) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -37,9 +39,9 @@ def clean(bars: pl.DataFrame, *, calendar: str) -> tuple[pl.DataFrame, dict[str,
 
     Returns
     -------
-    bars sorted by time. A daily session without a bar inside the symbol's life becomes a row with the close before as all
-    four prices, volume 0 and `tradable` False, known at its own close (plus the source's usual delay). A bar without
-    volume is a halt, once the symbol has shown any volume before.
+    bars sorted by time. What is missing inside the symbol's life (of daily bars a session; of shorter ones a bar of a session
+    that others are there of) becomes a row with the close before as all four prices, volume 0 and `tradable` False, known at
+    its own end (plus the source's usual delay). A bar without volume is a halt, once the symbol has shown any volume before.
     quality : counts that go to the report; see `_report`.
 
     Raises
@@ -61,11 +63,11 @@ def clean(bars: pl.DataFrame, *, calendar: str) -> tuple[pl.DataFrame, dict[str,
         raise DataError(f"{symbol} has {alive.height} bars; expected at least 2: check data.path, data.start and data.end")
     bar = bar_size(alive["timestamp"])
     found = alive.height
-    if bar == DAY:
-        alive = fill_sessions(alive, calendar, alive["session"][-1])
+    alive = fill_sessions(alive, calendar, alive["session"][-1]) if bar == DAY else _fill_within(alive, calendar, bar)
+    filled = alive.height - found
     alive = alive.with_columns(tradable=pl.col("tradable") & ~((pl.col("volume") == 0) & (pl.col("volume").cum_max() > 0)).fill_null(False))
-    quality = {"duplicates_dropped": rows_seen - bars.height, "gaps_filled": alive.height - found, "bar_s": bar.total_seconds()}
-    return pl.concat([alive, gone]), quality | _report(alive)
+    quality = {"duplicates_dropped": rows_seen - bars.height, "gaps_filled": filled, "bar_s": bar.total_seconds()}
+    return pl.concat([alive, gone]), quality | _report(alive, filled)
 
 
 def check_prices(bars: pl.DataFrame, where: Callable[[int], str]) -> None:
@@ -129,31 +131,63 @@ def _refuse_conflicts(bars: pl.DataFrame, symbol: str) -> None:
 def fill_sessions(bars: pl.DataFrame, calendar: str, last: dt.date) -> pl.DataFrame:
     """Daily bars with every session from their first to `last` present; those that were missing stand still and cannot trade."""
     sessions = schedule(calendar, bars["session"][0], last)
-    delay = (bars["known_at"] - bars["timestamp"]).min()
     outside = bars.filter(~pl.col("session").is_in(sessions["session"].implode()))
     if outside.height:
         raise DataError(f"{bars['symbol'][0]} has a bar on {outside['session'][0]}, when {calendar} has no session; check data.calendar")
-    if sessions.height == bars.height:
+    missing = sessions.join(bars, on="session", how="anti").select("session", timestamp="close")
+    return _standing_still(bars, missing)
+
+
+def _fill_within(bars: pl.DataFrame, calendar: str, bar: dt.timedelta) -> pl.DataFrame:
+    """Bars shorter than a day with those present that sessions lack, between the first bar and the last.
+
+    Bars are counted from the open or from the full hour, as most of those within hours are. If most are as neither, nothing is
+    known to lack. Whole sessions are not added: a file of some days says nothing about the others.
+    """
+    span = calendar, bars["session"][0], bars["session"][-1]
+    within = (pl.col("open") < pl.col("timestamp")) & (pl.col("timestamp") <= pl.col("close"))
+    in_hours = bars.select("session", "timestamp").join(schedule(*span), on="session").filter(within).height
+    for from_open in (True, False):
+        grid = _ends(*span, bar, from_open)
+        if 2 * grid["timestamp"].is_in(bars["timestamp"].implode()).sum() >= in_hours:
+            lived = pl.col("timestamp").is_between(bars["timestamp"][0], bars["timestamp"][-1])
+            days = pl.col("session").is_in(bars["session"].unique().implode())
+            return _standing_still(bars, grid.filter(lived & days).join(bars, on="timestamp", how="anti"))
+    return bars
+
+
+@lru_cache(maxsize=16)
+def _ends(calendar: str, first: dt.date, last: dt.date, bar: dt.timedelta, from_open: bool) -> pl.DataFrame:
+    """`session` and `timestamp` of every bar of the calendar; the last of a session may be cut short by its close."""
+    begin = pl.col("open") if from_open else pl.col("open").dt.truncate(bar)
+    steps = schedule(calendar, first, last).with_columns(begin=begin).with_columns(
+        step=pl.int_ranges(1, ((pl.col("close") - pl.col("begin")) / bar).ceil().cast(pl.Int64) + 1)
+    ).explode("step")  # fmt: skip
+    return steps.select("session", timestamp=pl.min_horizontal(pl.col("begin") + pl.col("step") * bar, "close"))
+
+
+def _standing_still(bars: pl.DataFrame, missing: pl.DataFrame) -> pl.DataFrame:
+    """Bars with `missing` ones (`session`, `timestamp`) that repeat the close before and cannot trade."""
+    if not missing.height:
         return bars
-    grid = sessions.select("session", end="close").join(bars, on="session", how="left", maintain_order="left")
-    missing = pl.col("timestamp").is_null()
-    close = pl.col("close").forward_fill()
+    delay = (bars["known_at"] - bars["timestamp"]).min()
+    rows = pl.concat([bars, missing], how="diagonal").sort("timestamp")
+    absent, close = pl.col("symbol").is_null(), pl.col("close").forward_fill()
 
     def stands(column: str, value: pl.Expr) -> pl.Expr:
-        """`value` on missing sessions, where the source has the column at all."""
-        return pl.when(missing & pl.col(column).forward_fill().is_not_null()).then(value).otherwise(column).alias(column)
+        """`value` on missing bars, where the source has the column at all."""
+        return pl.when(absent & pl.col(column).forward_fill().is_not_null()).then(value).otherwise(column).alias(column)
 
-    return grid.with_columns(
+    return rows.with_columns(
         pl.col("symbol").forward_fill(), close, *[stands(c, close) for c in ("open", "high", "low")], stands("volume", pl.lit(0.0)),
-        timestamp=pl.coalesce("timestamp", "end"), known_at=pl.coalesce("known_at", pl.col("end") + delay),
-        dividend=pl.col("dividend").fill_null(0.0), split=pl.col("split").fill_null(1.0),
-        tradable=pl.col("tradable").fill_null(False), delisted=pl.col("delisted").fill_null(False),
+        known_at=pl.coalesce("known_at", pl.col("timestamp") + delay), dividend=pl.col("dividend").fill_null(0.0),
+        split=pl.col("split").fill_null(1.0), tradable=pl.col("tradable").fill_null(False), delisted=pl.col("delisted").fill_null(False),
     ).select(*BAR_SCHEMA)  # fmt: skip
 
 
-def _report(bars: pl.DataFrame) -> dict[str, Any]:
-    """rows, first, last; halts (rows that cannot trade); violations (high or low on the wrong side) and outliers (returns
-    beyond 12 robust standard deviations), each with the first few times; split days and the jumps seen on them."""
+def _report(bars: pl.DataFrame, filled: int) -> dict[str, Any]:
+    """rows, first, last; halts (bars that the source has and nobody could trade); violations (high or low on the wrong side) and
+    outliers, each with the first few times; split days and the jumps seen on them."""
     broken = bars.filter(
         (pl.col("high") < pl.max_horizontal("open", "close", "low")) | (pl.col("low") > pl.min_horizontal("open", "close", "high"))
     )
@@ -161,12 +195,23 @@ def _report(bars: pl.DataFrame) -> dict[str, Any]:
     days, jumps = split_evidence(close, split)
     raw = np.diff(np.log(close))
     moves = np.where(np.abs(raw + np.log(split[1:])) < np.abs(raw), raw + np.log(split[1:]), raw)
-    spread = 1.4826 * np.median(np.abs(moves[moves != 0])) if (moves != 0).any() else np.inf
-    wild = bars[1:].filter(pl.Series(np.abs(moves) > OUTLIER_SIGMAS * spread))
+    wild = bars[1:].filter(_outliers(np.abs(moves), bars["session"][1:] != bars["session"][:-1]))
     return {
         "rows": bars.height, "first": bars["timestamp"][0].isoformat(), "last": bars["timestamp"][-1].isoformat(),
-        "halts": bars.height - int(bars["tradable"].sum()),
+        "halts": bars.height - filled - int(bars["tradable"].sum()),
         "violations": broken.height, "violations_at": [t.isoformat() for t in broken["timestamp"][:5]],
         "outliers": wild.height, "outliers_at": [t.isoformat() for t in wild["timestamp"][:5]],
         "split_days": days, "split_jumps": jumps,
     }  # fmt: skip
+
+
+def _outliers(moves: np.ndarray, overnight: pl.Series) -> pl.Series:
+    """Moves (T-1,) beyond 12 robust standard deviations of the 100 before them: 1.4826 times their rolling median
+    from zero (Rousseeuw & Croux 1993). Moves over night and within sessions are of different sizes, and held apart.
+    """
+    wild = np.zeros(len(moves), bool)
+    for alike in (overnight.to_numpy(), ~overnight.to_numpy()):
+        at = np.flatnonzero(alike & (moves != 0))
+        spread = 1.4826 * pl.Series(moves[at]).rolling_median(MOVES, min_samples=FEWEST_MOVES).shift().to_numpy()
+        wild[at] = moves[at] > OUTLIER_SIGMAS * spread
+    return pl.Series(wild)

@@ -153,7 +153,7 @@ def _finish(bars: pl.DataFrame, report: Report, whole: Whole) -> pl.DataFrame:
         return bars
     filled = fill_sessions(bars, whole.calendar, whole.last)
     added = filled.height - bars.height
-    report |= {key: report[key] + added for key in ("rows", "gaps_filled", "halts")}
+    report |= {key: report[key] + added for key in ("rows", "gaps_filled")}
     return filled
 
 

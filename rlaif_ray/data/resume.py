@@ -13,7 +13,6 @@ import polars as pl
 from rlaif_ray.core import Source, canonical_json
 from rlaif_ray.data.clean import BAR_SCHEMA, OHLC
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.data.sessions import DAY, bar_size
 from rlaif_ray.data.tables import INGEST_SCHEMA
 
 
@@ -100,13 +99,11 @@ class Resume:
 def bars_before(lake: Lake, symbol: str, held: Span) -> pl.DataFrame:
     """A symbol's bars of a span as the source has said them: without the rows that an ingest made of it.
 
-    Those are the day on which the set took it as gone, and sessions on which it stood still; from these bars and newer ones
-    they are made again.
+    Those are the day on which the set took it as gone, and bars at which it stood still; from these bars and newer ones they are
+    made again.
     """
     stored = lake.read("bars", [symbol], start=held.first).select(*BAR_SCHEMA)
     bars = stored.filter(~pl.col("delisted") & (pl.col("timestamp") <= held.until))
-    if bars.height < 2 or bar_size(bars["timestamp"]) != DAY:
-        return bars
     flat = pl.all_horizontal(pl.col(OHLC) == pl.col("close").shift(1), pl.col("volume") == 0, ~pl.col("tradable"))
     return bars.filter(~(flat & (pl.col("dividend") == 0) & (pl.col("split") == 1)).fill_null(False))
 

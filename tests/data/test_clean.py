@@ -1,4 +1,5 @@
 import datetime as dt
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -30,7 +31,7 @@ def test_descending_bars_are_put_in_order() -> None:
 def test_a_missing_session_stands_still_and_cannot_trade() -> None:
     bars = daily("A", CLOSES)
     out, quality = clean(bars.filter(pl.col("close") != 12.0), calendar="XNYS")
-    assert quality["gaps_filled"] == quality["halts"] == 1
+    assert (quality["gaps_filled"], quality["halts"]) == (1, 0)
     filled = out.row(2, named=True)
     assert [filled[c] for c in ("open", "high", "low", "close", "volume", "split", "dividend")] == [11.0] * 4 + [0.0, 1.0, 0.0]
     assert not filled["tradable"] and filled["timestamp"] == filled["known_at"] == bars["timestamp"][2]
@@ -99,6 +100,52 @@ def test_an_outlier_is_flagged_and_left_alone_and_a_split_is_none() -> None:
     closes[200] *= 3
     out, quality = clean(daily("A", closes.tolist(), split=split.tolist()), calendar="XNYS")
     assert quality["outliers"] == 2 and out["close"][200] == closes[200]  # there and back
+
+
+def test_moves_are_held_against_those_before_them() -> None:
+    rng = np.random.default_rng(1)
+    calm, wild = rng.normal(0, 0.001, 200), rng.normal(0, 0.02, 200)  # a crisis: its first days are outliers, later ones are not
+    closes = (100 * np.exp(np.cumsum(np.concatenate([calm, wild])))).tolist()
+    times = daily("A", closes)["timestamp"]
+    quality = clean(daily("A", closes), calendar="XNYS")[1]
+    assert 1 <= quality["outliers"] < 60 and quality["outliers_at"][0] >= times[200].isoformat()
+    last = clean(daily("A", [*closes[:-1], closes[-1] * 2]), calendar="XNYS")[1]
+    assert last["outliers"] == quality["outliers"] + 1
+    assert clean(daily("A", [*(100 + rng.normal(0, 1, 19)).tolist(), 500.0]), calendar="XNYS")[1]["outliers"] == 0  # too few before
+
+
+def within(days: list[str], minutes: int, first: str, bars: int) -> pl.DataFrame:
+    """Bars of `minutes` whose first of a day ends at `first` in New York."""
+    ends = [
+        dt.datetime.fromisoformat(f"{day}T{first}").replace(tzinfo=ZoneInfo("America/New_York")) + k * dt.timedelta(minutes=minutes)
+        for day in days for k in range(bars)
+    ]  # fmt: skip
+    rows = daily("A", [10.0 + k for k in range(len(ends))])
+    at = pl.Series([end.astimezone(dt.UTC) for end in ends], dtype=rows.schema["timestamp"])
+    return rows.with_columns(timestamp=at, known_at=at, session=pl.Series([end.date() for end in ends]))
+
+
+def test_missing_minutes_of_half_days_and_over_the_change_of_clocks_stand_still() -> None:
+    friday = within(["2019-11-29"], 1, "09:31", 210)  # the market closes at one
+    out, quality = clean(friday.filter(~pl.col("close").is_in([12.0, 13.0, 219.0])), calendar="XNYS")
+    assert (out.height, quality["gaps_filled"], quality["halts"]) == (209, 2, 0)  # what would come after the last bar is not missing
+    assert out["close"][:5].to_list() == [10.0, 11.0, 11.0, 11.0, 14.0] and out["tradable"].to_list().count(False) == 2
+    clocks = within(["2020-03-06", "2020-03-09"], 15, "09:45", 26)
+    out, quality = clean(clocks.filter(pl.col("close") != 40.0), calendar="XNYS")
+    assert quality["gaps_filled"] == 1 and out["timestamp"].equals(clocks["timestamp"])
+    assert clean(within(["2020-03-06", "2020-03-10"], 15, "09:45", 26), calendar="XNYS")[1]["gaps_filled"] == 0  # a day is no bar
+
+
+def test_hours_may_be_counted_from_the_full_hour() -> None:
+    hours = within(["2020-01-06", "2020-01-07"], 60, "10:00", 7)
+    out, quality = clean(hours.filter(pl.col("close") != 13.0), calendar="XNYS")
+    assert quality["gaps_filled"] == 1 and out["timestamp"].equals(hours["timestamp"])
+    early = within(["2020-01-06"], 1, "04:01", 330)  # before the open; they say nothing about what lacks within hours
+    within_hours = within(["2020-01-06"], 1, "09:31", 5).filter(pl.col("close") != 12.0)
+    out, quality = clean(pl.concat([early.filter(pl.col("close") < 300), within_hours]), calendar="XNYS")
+    assert quality["gaps_filled"] == 1 and out.height == 295
+    odd = hours.with_columns(pl.col("timestamp") + dt.timedelta(minutes=7)).filter(pl.col("close") != 13.0)
+    assert clean(odd, calendar="XNYS")[1]["gaps_filled"] == 0
 
 
 def test_the_row_after_the_last_stays_without_prices() -> None:
