@@ -140,21 +140,22 @@ def _finish(bars: pl.DataFrame, report: Report, whole: Whole) -> pl.DataFrame:
     missed = schedule(whole.calendar, report["last_session"] + DAY, whole.last) if whole.last > report["last_session"] else None
     if missed is None or not missed.height:
         return bars
-    if missed.height > GONE_SESSIONS:
-        delay = dt.timedelta(seconds=report["delay_s"])
-        gone = bars.tail(1).with_columns(
-            *[pl.lit(None, pl.Float64).alias(c) for c in (*OHLC, "volume")], timestamp=pl.lit(missed["close"][0]),
-            known_at=pl.lit(missed["close"][0] + delay), session=pl.lit(missed["session"][0]), dividend=pl.lit(0.0), split=pl.lit(1.0),
-            tradable=pl.lit(False), delisted=pl.lit(True),
-        ).cast(bars.schema)  # fmt: skip
-        report |= {"ends_early": True, "delisted": missed["session"][0].isoformat()}
-        return pl.concat([bars, gone])
-    if whole.bar != DAY:
+    if whole.bar == DAY:
+        filled = fill_sessions(bars, whole.calendar, missed["session"][:GONE_SESSIONS][-1])
+        added = filled.height - bars.height
+        report |= {key: report[key] + added for key in ("rows", "gaps_filled")}
+        bars = filled
+    if missed.height <= GONE_SESSIONS:
         return bars
-    filled = fill_sessions(bars, whole.calendar, whole.last)
-    added = filled.height - bars.height
-    report |= {key: report[key] + added for key in ("rows", "gaps_filled")}
-    return filled
+    # Not sooner: until then it may come back, and an ingest that ended there had to say that it stood still.
+    session, closes = missed.select("session", "close").row(GONE_SESSIONS)
+    gone = bars.tail(1).with_columns(
+        *[pl.lit(None, pl.Float64).alias(c) for c in (*OHLC, "volume")], timestamp=pl.lit(closes),
+        known_at=pl.lit(closes + dt.timedelta(seconds=report["delay_s"])), session=pl.lit(session), dividend=pl.lit(0.0),
+        split=pl.lit(1.0), tradable=pl.lit(False), delisted=pl.lit(True),
+    ).cast(bars.schema)  # fmt: skip
+    report |= {"ends_early": True, "delisted": session.isoformat()}
+    return pl.concat([bars, gone])
 
 
 def _one_bar_size(reports: Mapping[str, Report]) -> dt.timedelta:

@@ -67,9 +67,10 @@ def ingest(
     bad_rows : `refuse` raises the first symbol's error before anything is written; `quarantine` sets rows that cannot be right
         apart in a table of that name, leaves out symbols that cannot be used, and names them in `failed`.
 
-    A symbol whose bars end more than 10 sessions before the set's is taken as delisted: a row without prices, one session
-    after its last, says so (`quality`: `ends_early`), and the simulator closes the position at a loss. One that ends less
-    early is a halt. Prices that are not raw have their splits in them, so their `split` column becomes 1.
+    A symbol whose bars end more than 10 sessions before the set's stands still for ten and is taken as delisted on the
+    eleventh: a row without prices says so (`quality`: `ends_early`), and the simulator closes the position at a loss. One
+    that ends less early is a halt. So the set says the same whether it comes at once or day by day. Prices that are not raw
+    have their splits in them, so their `split` column becomes 1.
 
     Raises `DataError` for fewer than two symbols or two bar sizes.
     """

@@ -94,13 +94,13 @@ def test_who_ends_early_is_delisted_and_who_ends_a_little_early_is_halted(folder
     write_csv(folder, "SLOW", UP[:27])
     done = take(folder, lake)
     gone = lake.read("bars", ["GONE"])
-    assert gone["delisted"].to_list() == [False] * 12 + [True] and gone["close"][-1] is None
-    assert gone["session"][-1] == DAYS[12]
-    assert done.quality["GONE"]["ends_early"] and done.quality["GONE"]["delisted"] == DAYS[12].isoformat()
+    assert gone["delisted"].to_list() == [False] * 22 + [True] and gone["close"].to_list()[11:] == [UP[11]] * 11 + [None]
+    assert gone["session"][-1] == DAYS[22] and gone["tradable"].to_list() == [True] * 12 + [False] * 11
+    assert done.quality["GONE"]["ends_early"] and done.quality["GONE"]["delisted"] == DAYS[22].isoformat()
     slow = lake.read("bars", ["SLOW"])
     assert slow["close"].to_list()[-4:] == [UP[26]] * 4 and slow["tradable"].to_list()[-4:] == [True, False, False, False]
-    assert done.quality["SLOW"]["halts"] == 3 and not done.quality["SLOW"]["ends_early"]
-    assert done.rows == 3 * 30 + 12 + 30
+    assert done.quality["SLOW"]["gaps_filled"] == 3 and not done.quality["SLOW"]["ends_early"]
+    assert done.rows == 3 * 30 + 22 + 30
 
 
 def split_file(folder: Path, symbol: str, closes: list[float]) -> None:

@@ -67,7 +67,7 @@ Case = Callable[[Path, pytest.MonkeyPatch], Generator[Told, None, None]]
 
 
 def csv(place: Path, env: pytest.MonkeyPatch) -> Generator[Told, None, None]:
-    """LATE lags by three sessions and catches up; GONE lags by five and never comes again."""
+    """LATE lags by three sessions and catches up; GONE lags by five and never comes again: it is taken as delisted."""
     up = [10.0 + k for k in range(60)]
     section = config_data.FileData(type="csv", path=str(place / "in"))
     for symbol, n in (("A", 30), ("B", 30), ("GONE", 25), ("LATE", 27)):
@@ -314,6 +314,20 @@ def test_what_is_known_later_changes_nothing_served_before(name: str, tmp_path: 
     revisions = status(lake).filter(pl.col("table").is_in(SERVED))["revisions"].sum()
     assert (revisions == 0) == (name in NEVER_REVISED)
     assert verify(lake) == []
+
+
+def test_a_set_that_comes_in_steps_says_what_it_says_at_once(tmp_path: Path) -> None:
+    """GONE ends after 12 sessions: whoever asks meanwhile sees it stand still, and on the eleventh session without it, gone."""
+    lake, whole = (Lake(str(tmp_path / "lake"), name) for name in ("steps", "whole"))
+    source = build(config_data.FileData(type="csv", path=str(tmp_path / "in")))
+    for n in (12, 15, 22, 23, 30):
+        for symbol in ("A", "B", "GONE"):
+            write_csv(tmp_path / "in", symbol, [10.0 + k for k in range(n if symbol != "GONE" else 12)])
+        take_in(Told(source), lake, LATER)
+    take_in(Told(source), whole, LATER)
+    assert lake.read("bars", revision="all").equals(whole.read("bars", revision="all"))
+    gone = lake.read("bars", ["GONE"])
+    assert gone.height == 23 and gone["delisted"].to_list() == [False] * 22 + [True]
 
 
 def test_a_canary_that_restates_the_past_in_its_own_name_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
