@@ -37,8 +37,7 @@ def take_in(flags: dict[str, str], knobs: dict[str, str]) -> int:
 
 
 def _bars(config: Config, lake: Lake) -> tuple[dict[str, str], dict[str, Any]]:
-    from rlaif_ray import ray_runtime
-    from rlaif_ray.data.on_ray import ingest, known
+    from rlaif_ray.data.receipts import known
     from rlaif_ray.data.sources_on_ray import build
 
     section = config.data
@@ -47,6 +46,9 @@ def _bars(config: Config, lake: Lake) -> tuple[dict[str, str], dict[str, Any]]:
     }  # fmt: skip
     done = known(source, lake, **terms)
     if done is None:
+        from rlaif_ray import ray_runtime
+        from rlaif_ray.data.on_ray import ingest
+
         ray_runtime.attach()
         done = ingest(source, lake, **terms)
     counts: dict[str, int] = {}

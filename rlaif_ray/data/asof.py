@@ -21,20 +21,6 @@ MENTION_DAYS = (1, 7, 30)
 _ROW = "row"
 
 
-def cut(frame: Any, start: dt.date | None, end: dt.date | None) -> Any:
-    """Rows (of a DataFrame or LazyFrame) from `start` to `end`, days included.
-
-    Bars are cut by their session. What has none (features, facts) is cut at its end only, by the day that its interval
-    ends on: a fact from before the start may still be the latest one.
-    """
-    columns = frame.collect_schema().names()
-    # Midnight ends the day before.
-    day = pl.col("session") if "session" in columns else (pl.col("timestamp") - dt.timedelta(microseconds=1)).dt.date()
-    if start is not None and "session" in columns:
-        frame = frame.filter(day >= start)
-    return frame if end is None else frame.filter(day <= end)
-
-
 def join(rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Each row with what every table said of its symbol by its moment, and how old that was.
 

@@ -55,8 +55,9 @@ def clean(bars: pl.DataFrame, *, calendar: str) -> tuple[pl.DataFrame, dict[str,
     symbol = bars["symbol"][0] if bars.height else "?"
     bars = bars.select(*BAR_SCHEMA)
     rows_seen = bars.height
-    bars = bars.unique(maintain_order=True).sort("timestamp")
-    _refuse_conflicts(bars, symbol)
+    if not ascending(bars["timestamp"]):
+        bars = bars.unique(maintain_order=True).sort("timestamp")
+        _refuse_conflicts(bars, symbol)
     alive, gone = bars.filter(~pl.col("delisted")), bars.filter("delisted")
     check_prices(alive, lambda i: f"{symbol} at {alive['timestamp'][i]}")
     if alive.height < 2:
@@ -75,11 +76,8 @@ def check_prices(bars: pl.DataFrame, where: Callable[[int], str]) -> None:
 
     `where(i)` names row i in the message.
     """
-    for name in _COUNTED:
-        bad = _wrong(bars, name).arg_true()
-        if len(bad):
-            i = bad[0]
-            raise DataError(f"{where(i)}: {_said(bars, name, i)}: mend the source, or leave the symbol out with data.names")
+    for name, rows in _wrong(bars).items():
+        raise DataError(f"{where(rows[0])}: {_said(bars, name, rows[0])}: mend the source, or leave the symbol out with data.names")
 
 
 def sift(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -89,9 +87,11 @@ def sift(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     last in the source's order stays: who writes twice corrects himself.
     """
     reasons: dict[int, str] = {}
-    for name in _COUNTED:
-        for i in _wrong(bars, name).arg_true():
+    for name, rows in _wrong(bars).items():
+        for i in rows:
             reasons.setdefault(i, _said(bars, name, i))
+    if not reasons and ascending(bars["timestamp"]):
+        return bars, bars.clear().with_columns(reason=pl.lit("", pl.String))
     numbered = bars.with_row_index("i").filter(~pl.col("i").is_in(list(reasons)))
     if numbered["timestamp"].is_duplicated().any():
         last = numbered.filter(pl.col("i") == pl.col("i").max().over("timestamp")).drop("i")
@@ -102,13 +102,20 @@ def sift(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return bars.with_row_index("i").filter(~pl.col("i").is_in(order)).drop("i"), apart
 
 
-def _wrong(bars: pl.DataFrame, name: str) -> pl.Series:
-    """Which rows hold a figure that cannot be."""
-    column = bars[name]
-    if name in ("open", "high", "low", "volume") and column.null_count() == len(column):
-        return pl.repeat(False, len(column), dtype=pl.Boolean, eager=True)
-    bad = ~column.is_finite() | (column <= 0 if name in _POSITIVE else column < 0)
-    return bad.fill_null(name != "volume")
+def ascending(moments: pl.Series) -> bool:
+    """Whether each is later than the one before."""
+    at = moments.to_physical().to_numpy()
+    return bool((at[1:] > at[:-1]).all())
+
+
+def _wrong(bars: pl.DataFrame) -> dict[str, list[int]]:
+    """Columns that hold figures which cannot be, and in which rows; mostly none, seen in one pass."""
+    wrong = {
+        name: (~pl.col(name).is_finite() | (pl.col(name) <= 0 if name in _POSITIVE else pl.col(name) < 0)).fill_null(name != "volume")
+        for name in _COUNTED if name not in ("open", "high", "low", "volume") or bars[name].null_count() < bars.height
+    }  # fmt: skip
+    found = bars.select(bad.any().alias(name) for name, bad in wrong.items()).row(0, named=True)
+    return {name: bars.select(wrong[name]).to_series().arg_true().to_list() for name in wrong if found[name]}
 
 
 def _said(bars: pl.DataFrame, name: str, i: int) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 
 from rlaif_ray.core import Source, content_hash
-from rlaif_ray.data.asof import cut
 from rlaif_ray.data.bar_tables import BadRows, PriceKind
 from rlaif_ray.data.clean import OHLC, clean, fill_sessions, sift
 from rlaif_ray.data.events import price_kind
@@ -23,6 +22,7 @@ from rlaif_ray.data.quarantine import set_apart
 from rlaif_ray.data.resume import Extensible, from_first_change
 from rlaif_ray.data.revisions import REVISION
 from rlaif_ray.data.sessions import DAY, schedule
+from rlaif_ray.data.tables import cut
 from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import DataError, RlaifError
 

@@ -28,9 +28,8 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from rlaif_ray.data.asof import cut
 from rlaif_ray.data.revisions import REVISION, news
-from rlaif_ray.data.tables import Table
+from rlaif_ray.data.tables import Table, cut
 from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError, did_you_mean
 
@@ -137,7 +136,7 @@ class Lake:
         version : the Delta version to read; None: the newest.
         as_of : leave out what became known later: exactly what the table said then.
         revision : the latest of each row; the first: what a decision at that bar could have seen; all of them, in order.
-        start, end : days kept, see `asof.cut`.
+        start, end : days kept, see `tables.cut`.
         """
         kind, handle = table_of(table), self.delta(table, version)
         scan = cut(pl.scan_delta(handle), start, end)

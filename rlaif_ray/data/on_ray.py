@@ -7,48 +7,27 @@ is not is named. What is read waits in Ray's object store, which spills to disk:
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
-from rlaif_ray.core import Source, canonical_json, content_hash
+from rlaif_ray.core import Source, content_hash
 from rlaif_ray.data.bar_tables import BadRows
 from rlaif_ray.data.intake import Report, Stored, Whole, append_bars, gaps_left, read_clean, source_tables, usual_delay_s
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import not_read
+from rlaif_ray.data.receipts import Ingest, record, recorded, request
 from rlaif_ray.data.resume import Resume, Span, bars_before
 from rlaif_ray.data.sessions import bars_per_year
-from rlaif_ray.data.tables import INGEST_SCHEMA
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, RlaifError
-from rlaif_ray.runs import code_version
 
 TRIES = 3  # of a symbol whose source cannot be reached
 # A commit costs 30 ms, and its rows lie in memory together, 110 bytes each.
 SHARD_SYMBOLS, SHARD_ROWS = 32, 500_000
-
-
-@dataclass(frozen=True)
-class Ingest:
-    """What came in. `versions` are locators (table -> Delta version); all else follows from the data and the settings.
-
-    `failed` : symbols that were left out although their bars were asked for, and why.
-    """
-
-    symbols: tuple[str, ...]
-    rows: int
-    quality: dict[str, dict[str, Any]]
-    data_version: str
-    price_kind: Literal["raw", "split_adjusted", "vendor_adjusted"]
-    bar_s: float
-    bars_per_year: float
-    versions: dict[str, int]
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 def ingest(
@@ -74,8 +53,8 @@ def ingest(
 
     Raises `DataError` for fewer than two symbols or two bar sizes.
     """
-    asked = _request(source, start, end, latency_s, bad_rows)  # before anything is read: what changes meanwhile is not yet taken in
-    if (done := _recorded(lake, asked)) is not None:
+    asked = request(source, start, end, latency_s, bad_rows)  # before anything is read: what changes meanwhile is not yet taken in
+    if (done := recorded(lake, asked)) is not None:
         return done
     symbols = sorted(source.symbols())
     _need_two(symbols, "the source has", "check data.path and data.names")
@@ -110,41 +89,8 @@ def ingest(
         bars_per_year(whole.calendar, whole.bar, first, whole.last), {table: lake.version(table) for table in source_tables(lake)}, failed,
     )  # fmt: skip
     if asked is not None and not failed:
-        _record(lake, asked, done, fetched_at)
+        record(lake, asked, done, fetched_at)
     return done
-
-
-def known(
-    source: Source, lake: Lake, *, start: dt.date | None, end: dt.date | None, latency_s: float, bad_rows: BadRows
-) -> Ingest | None:  # fmt: skip
-    """What came of the same request before, if the lake still holds that and nothing else. Needs no cluster."""
-    return _recorded(lake, _request(source, start, end, latency_s, bad_rows))
-
-
-def _recorded(lake: Lake, asked: str | None) -> Ingest | None:
-    if asked is None or "ingests" not in lake.tables():
-        return None
-    said = lake.read("ingests").filter(pl.col("id") == _receipt(lake, asked))["record"]
-    if not len(said):
-        return None
-    fields = json.loads(said[0])
-    return Ingest(**{**fields, "symbols": tuple(fields["symbols"])})
-
-
-def _request(source: Source, *terms: Any) -> str | None:
-    """Names what a source says now and how it is taken in; None for a source that does not say whether it has changed."""
-    fingerprint = getattr(source, "fingerprint", None)
-    return None if fingerprint is None else content_hash([fingerprint, *terms, code_version()])
-
-
-def _record(lake: Lake, asked: str, done: Ingest, at: dt.datetime) -> None:
-    row = {"id": [_receipt(lake, asked)], "timestamp": [at], "known_at": [at], "record": [canonical_json(asdict(done))]}
-    lake.append("ingests", pl.DataFrame(row, schema=INGEST_SCHEMA), asked)
-
-
-def _receipt(lake: Lake, asked: str) -> str:
-    """Names a request and the state of the lake after it; another ingest, and it names something else."""
-    return content_hash([asked, {table: lake.version(table) for table in source_tables(lake)}])
 
 
 def or_why(symbol: str, ref: Any) -> Any:

@@ -10,7 +10,6 @@ import warnings
 from functools import lru_cache
 from typing import Any
 
-import exchange_calendars
 import numpy as np
 import polars as pl
 
@@ -43,6 +42,8 @@ def _years(calendar: str, first: int, last: int) -> pl.DataFrame:
 
 @lru_cache(maxsize=16)
 def _calendar(calendar: str, first: int, last: int) -> Any:
+    import exchange_calendars  # brings pandas: not before it is needed
+
     known = exchange_calendars.get_calendar_names()
     if calendar not in known:
         raise ConfigError(f"data.calendar is {calendar!r}; expected an exchange such as XNYS or 24/7.{did_you_mean(calendar, known)}")

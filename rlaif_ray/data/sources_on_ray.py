@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import polars as pl
-import ray
 
 from rlaif_ray import data
 from rlaif_ray.config_data import DataConfig, KafkaData
@@ -79,6 +78,7 @@ class KafkaSource:
     @cached_property
     def _messages(self) -> pl.DataFrame:
         try:
+            import ray
             from confluent_kafka import KafkaException  # pyright: ignore[reportMissingImports]  # an extra
         except ImportError:
             raise ConfigError("data.type is kafka, but confluent-kafka is not installed; pip install 'rlaif-ray[kafka]'") from None

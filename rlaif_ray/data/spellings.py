@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ TIMES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%
 _ZONED = ("%Y-%m-%dT%H:%M:%S%#z", "%Y-%m-%d %H:%M:%S%#z", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
 _FORMATS: tuple[tuple[str, Any], ...] = (
     *((form, pl.Date) for form in DATES), *((form, pl.Datetime("us")) for form in TIMES),
-    *((form, pl.Datetime("us", "UTC")) for form in _ZONED),
+    *((form.replace("%#z", end), pl.Datetime("us", "UTC")) for end in ("Z", "%#z") for form in _ZONED),
 )  # fmt: skip
 EPOCH_UNITS = (("s", 1e8), ("ms", 1e11), ("us", 1e14), ("ns", 1e17))  # least value of a stamp after 1973 in that unit
 
@@ -68,7 +69,8 @@ def recognise(columns: Iterable[str], where: str) -> dict[str, str]:
 
 def read_table(path: Path, symbol: str | None = None) -> pl.DataFrame:
     """One file under our column names, `line` as counted in the file; see `understood`."""
-    table = _load(path)
+    names = header(path)
+    table = _load(path, numbers=[names[column] for column in NUMBERS if column in names])
     if not table.height:
         raise MissingDataError(f"{path} has a header but no rows; expected bars")
     return understood(table.with_row_index("line", offset=2 if _is_csv(path) else 1), path.name, "line", symbol)
@@ -117,12 +119,15 @@ def symbols_in(path: Path) -> list[str]:
     return sorted(_load(path, columns=[name])[name].drop_nulls().cast(pl.String).str.strip_chars().unique())
 
 
-def _load(path: Path, **some: Any) -> pl.DataFrame:
-    """The table as it lies there: text from CSV, types from Parquet. `some` limits rows or columns."""
+def _load(path: Path, numbers: Iterable[str] = (), **some: Any) -> pl.DataFrame:
+    """The table as it lies there: types from Parquet, from CSV text and `numbers`, where these are all plain. `some` limits rows or
+    columns."""
     try:
-        if _is_csv(path):
-            return pl.read_csv(path, infer_schema=False, null_values=_NOTHING, **some)
-        return pl.read_parquet(path, **some)
+        if not _is_csv(path):
+            return pl.read_parquet(path, **some)
+        with suppress(pl.exceptions.ComputeError):  # then as text, in which the cell can be named
+            return pl.read_csv(path, infer_schema=False, null_values=_NOTHING, schema_overrides=dict.fromkeys(numbers, pl.Float64), **some)
+        return pl.read_csv(path, infer_schema=False, null_values=_NOTHING, **some)
     except (pl.exceptions.NoDataError, pl.exceptions.ComputeError) as error:
         why = " ".join(str(error).split())[:120]
         raise MissingDataError(f"{path} cannot be read as a table ({why}); expected a header and rows: check data.path") from None
@@ -134,7 +139,9 @@ def _is_csv(path: Path) -> bool:
 
 def _numbers(table: pl.DataFrame, name: str, at: str) -> pl.Series:
     column = table[name]
-    numbers = column.str.strip_chars().cast(pl.Float64, strict=False) if column.dtype == pl.String else column.cast(pl.Float64)
+    if column.dtype != pl.String:
+        return column.cast(pl.Float64).fill_nan(None).alias(name)
+    numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
     _refuse_cells(table, column, numbers.is_null() & column.is_not_null(), f"{name} is", "a number", at)
     return numbers.fill_nan(None).alias(name)
 
@@ -159,15 +166,21 @@ def _parse(text: pl.Series) -> pl.Series:
     """By the one format that reads most cells; null where that one fails."""
     best = pl.Series("stamp", [None] * len(text), dtype=pl.Datetime("us"))
     few = text.gather(np.linspace(0, len(text) - 1, min(len(text), 20)).astype(int))
-    for form, dtype in _FORMATS:
-        if few.str.strptime(dtype, form, strict=False).null_count() == len(few) < len(text):
-            continue  # reads none of a few: not worth the whole column
-        parsed = text.str.strptime(dtype, form, strict=False)
+    likely = next((f for f in _FORMATS if not _parsed(few, *f).null_count()), _FORMATS[0])
+    for form, dtype in (likely, *_FORMATS):
+        parsed = _parsed(text, form, dtype)
         if not parsed.null_count():
             return parsed.alias("stamp")
         if parsed.null_count() < best.null_count():
             best = parsed.alias("stamp")
     return best
+
+
+def _parsed(text: pl.Series, form: str, dtype: Any) -> pl.Series:
+    """By one format; null where it fails. Zulu times are read as if they had no zone: five times as fast."""
+    if form.endswith("Z"):
+        return text.str.strptime(pl.Datetime("us"), form, strict=False, cache=False).dt.replace_time_zone("UTC")
+    return text.str.strptime(dtype, form, strict=False)
 
 
 def _written_out(text: pl.Series) -> pl.Series | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,3 +64,17 @@ TABLES: dict[str, Table] = {
 def table(name: str) -> Table:
     """A known table; any other name (`features_*`) has one row a (symbol, timestamp), by symbol."""
     return TABLES.get(name, Table())
+
+
+def cut(frame: Any, start: dt.date | None, end: dt.date | None) -> Any:
+    """Rows (of a DataFrame or LazyFrame) from `start` to `end`, days included.
+
+    Bars are cut by their session. What has none (features, facts) is cut at its end only, by the day that its interval
+    ends on: a fact from before the start may still be the latest one.
+    """
+    columns = frame.collect_schema().names()
+    # Midnight ends the day before.
+    day = pl.col("session") if "session" in columns else (pl.col("timestamp") - dt.timedelta(microseconds=1)).dt.date()
+    if start is not None and "session" in columns:
+        frame = frame.filter(day >= start)
+    return frame if end is None else frame.filter(day <= end)

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from rlaif_ray.core import CLOSE, OPEN, VOLUME, Cube, Panel
-from rlaif_ray.data.asof import build_cube, cut
+from rlaif_ray.data.asof import build_cube
+from rlaif_ray.data.tables import cut
 from rlaif_ray.errors import DataError, SchemaError
 from tests.data.bars import daily, sessions
 from tests.laws import assert_apply, assert_pure, random_bars

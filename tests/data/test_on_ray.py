@@ -16,7 +16,8 @@ from rlaif_ray.data.bundled import Sp500Source
 from rlaif_ray.data.events import total_returns
 from rlaif_ray.data.files import FileSource
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.data.on_ray import Ingest, ingest
+from rlaif_ray.data.on_ray import ingest
+from rlaif_ray.data.receipts import Ingest
 from rlaif_ray.data.synthetic import SyntheticSource
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
 from tests.data.bars import sessions, write_csv

@@ -16,7 +16,8 @@ from rlaif_ray.data.events import forward_adjust, total_returns
 from rlaif_ray.data.files import FileSource
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.lean import LeanSource
-from rlaif_ray.data.on_ray import Ingest, ingest
+from rlaif_ray.data.on_ray import ingest
+from rlaif_ray.data.receipts import Ingest
 from rlaif_ray.errors import DataError, MissingDataError
 
 

@@ -16,7 +16,8 @@ from rlaif_ray.data.alpaca_access import Access
 from rlaif_ray.data.alpaca_news import AlpacaNews
 from rlaif_ray.data.facts_on_ray import take_facts
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.data.on_ray import Ingest, ingest
+from rlaif_ray.data.on_ray import ingest
+from rlaif_ray.data.receipts import Ingest
 from rlaif_ray.data.resume import Span, bars_before
 from rlaif_ray.data.sessions import schedule
 from tests.data.bars import daily
