@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -15,11 +16,14 @@ import polars as pl
 
 from rlaif_ray.core import content_hash
 from rlaif_ray.data.bar_tables import Adjustment, BadRows, PriceKind, Stamp, declared_kind, standard_prices, timed
-from rlaif_ray.data.spellings import header, read_table, symbols_in
+from rlaif_ray.data.spellings import header, read_table, rows_of, symbols_in, understood
 from rlaif_ray.data.universe import Universe
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError, did_you_mean
 
 _SUFFIXES = {"csv": (".csv", ".csv.gz", ".csv.zst", ".txt"), "parquet": (".parquet", ".pq")}
+
+
+TOGETHER = 32  # symbols of a long file a pass
 
 
 class FileSource:
@@ -52,6 +56,7 @@ class FileSource:
         self.stamp: Stamp = stamp
         self.adjustment: Adjustment = adjustment
         self.bad_rows = bad_rows
+        self._at_hand: dict[Path, dict[str, pl.DataFrame]] = {}
 
     def symbols(self) -> list[str]:
         """All symbols, sorted. Raises `MissingDataError` where there are no files, or not those asked for."""
@@ -76,6 +81,18 @@ class FileSource:
         """
         bars = pl.concat([self._prices(path, symbol) for path in self._files[symbol]], how="vertical_relaxed")
         return {"bars": timed(bars, symbol, stamp=self.stamp, tz=self.tz, calendar=self.calendar)}
+
+    @property
+    def together(self) -> int:
+        """Symbols to be read in one go: over a file that holds many, one pass for all of them."""
+        return TOGETHER if self._is_long else 1
+
+    def among(self, symbols: Sequence[str]) -> FileSource:
+        """The same source with the rows of these symbols at hand."""
+        near = copy(self)
+        paths = {path for symbol in symbols for path in self._files[symbol]} if self._is_long else ()
+        near._at_hand = {path: rows_of(path, symbols) for path in paths}
+        return near
 
     @cached_property
     def _paths(self) -> list[Path]:
@@ -128,7 +145,11 @@ class FileSource:
         return found
 
     def _prices(self, path: Path, symbol: str) -> pl.DataFrame:
-        table = read_table(path, symbol if self._is_long else None)
+        if self._is_long:
+            rows = self._at_hand.get(path) or rows_of(path, [symbol])
+            table = understood(rows[symbol], path.name, "line", symbol)
+        else:
+            table = read_table(path)
         if self.price_kind == "vendor_adjusted" and self.adjustment == "auto" and "adjusted_close" not in table.columns:
             raise SchemaError(
                 f"{path.name} has no adjusted close, others of {self.path} have; expected the same columns, or set data.adjustment"

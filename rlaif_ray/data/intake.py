@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -31,6 +31,18 @@ GONE_SESSIONS = 10  # a symbol without bars for longer, while others go on, is t
 _DELAY_S = (pl.col("known_at") - pl.col("timestamp")).min().dt.total_microseconds() / 1e6
 Tables = dict[str, pl.DataFrame]
 Report = dict[str, Any]
+
+
+@runtime_checkable
+class OfMany(Source, Protocol):
+    """A source whose files may hold many symbols each: `together` of them are best read in one go."""
+
+    @property
+    def together(self) -> int: ...
+
+    def among(self, symbols: Sequence[str]) -> Source:
+        """The same source with the rows of these symbols at hand."""
+        ...
 
 
 def calendar_of(source: Source) -> str:

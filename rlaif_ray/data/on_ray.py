@@ -1,4 +1,4 @@
-"""Ingest: every symbol read and cleaned by its own Ray task.
+"""Ingest: every symbol read and cleaned by its own Ray task; of files that hold many, some symbols by one.
 
 Refusing what is bad, nothing is written until all of them are good; setting it apart, what is good is written and what
 is not is named. What is read waits in Ray's object store, which spills to disk: a source may be larger than memory.
@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from rlaif_ray.core import Source, content_hash
 from rlaif_ray.data.bar_tables import BadRows
-from rlaif_ray.data.intake import Report, Stored, Whole, append_bars, gaps_left, read_clean, source_tables, usual_delay_s
+from rlaif_ray.data.intake import OfMany, Report, Stored, Whole, append_bars, gaps_left, read_clean, source_tables, usual_delay_s
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import not_read
 from rlaif_ray.data.receipts import Ingest, record, recorded, request
@@ -60,7 +59,12 @@ def ingest(
     _need_two(symbols, "the source has", "check data.path and data.names")
     shared, resume = ray.put(source), Resume.of(source, lake)
     held: Mapping[str, Span] = {} if resume is None else resume.held
-    refs: dict[str, Any] = {s: _read_symbol.remote(shared, lake, s, held.get(s), start, end, latency_s, bad_rows) for s in symbols}
+    refs: dict[str, Any] = {}
+    together = source.together if isinstance(source, OfMany) else 1
+    for group in (symbols[k : k + together] for k in range(0, len(symbols), together)):
+        terms = {s: held.get(s) for s in group}, start, end, latency_s, bad_rows
+        read: Any = _read_symbols.options(num_returns=2 * len(group)).remote(shared, lake, *terms)
+        refs |= dict(zip(group, zip(read[::2], read[1::2], strict=True), strict=True))
     reports: dict[str, dict[str, Any] | RlaifError] = {s: or_why(s, summary) for s, (summary, _) in refs.items()}
     failed = {s: str(r) for s, r in reports.items() if isinstance(r, RlaifError)}
     if bad_rows == "refuse":
@@ -110,15 +114,23 @@ def _line(error: RayError) -> str:
 
 
 # Ray's stubs know less than its decorator.
-@ray.remote(num_returns=2, max_retries=TRIES - 1, retry_exceptions=[OSError])  # pyright: ignore[reportArgumentType]
-def _read_symbol(
-    source: Source, lake: Lake, symbol: str, held: Span | None, start: dt.date | None, end: dt.date | None, latency_s: float,
+@ray.remote(max_retries=TRIES - 1, retry_exceptions=[OSError])  # pyright: ignore[reportArgumentType]
+def _read_symbols(
+    source: Source, lake: Lake, held: dict[str, Span | None], start: dt.date | None, end: dt.date | None, latency_s: float,
     bad_rows: BadRows,
-) -> tuple[dict[str, Any] | RlaifError, dict[str, pa.Table]]:  # fmt: skip
-    """A small report (or the error, so that the driver raises the first by symbol) and the clean tables."""
-    stored = None if held is None else bars_before(lake, symbol, held)
-    report, tables = read_clean(source, symbol, stored, start, end, latency_s, bad_rows)
-    return report, {name: table.to_arrow() for name, table in tables.items()}
+) -> list[Any]:  # fmt: skip
+    """For each symbol in turn a small report (or the error, so that the driver raises the first by symbol) and the clean tables."""
+    said: list[Any] = []
+    if isinstance(source, OfMany) and len(held) > 1:
+        try:
+            source = source.among(list(held))
+        except RlaifError as error:
+            return [error, {}] * len(held)
+    for symbol, span in held.items():
+        stored = None if span is None else bars_before(lake, symbol, span)
+        report, tables = read_clean(source, symbol, stored, start, end, latency_s, bad_rows)
+        said += [report, {name: table.to_arrow() for name, table in tables.items()}]
+    return said
 
 
 @ray.remote(max_retries=TRIES - 1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,24 @@ def recognise(columns: Iterable[str], where: str) -> dict[str, str]:
     return found
 
 
-def read_table(path: Path, symbol: str | None = None) -> pl.DataFrame:
+def read_table(path: Path) -> pl.DataFrame:
     """One file under our column names, `line` as counted in the file; see `understood`."""
     names = header(path)
     table = _load(path, numbers=[names[column] for column in NUMBERS if column in names])
     if not table.height:
         raise MissingDataError(f"{path} has a header but no rows; expected bars")
-    return understood(table.with_row_index("line", offset=2 if _is_csv(path) else 1), path.name, "line", symbol)
+    return understood(table.with_row_index("line", offset=_first_line(path)), path.name, "line")
+
+
+def rows_of(path: Path, symbols: Iterable[str]) -> dict[str, pl.DataFrame]:
+    """Of a long table the rows of some symbols as they lie there, with their `line`. One pass over the file, which need not fit into
+    memory; `understood` makes bars of them."""
+    name, wanted = header(path)["symbol"], list(symbols)
+    symbol = pl.col(name).cast(pl.String).str.strip_chars()
+    with _a_table(path):
+        rows = _scan(path).with_row_index("line", offset=_first_line(path)).with_columns(symbol).filter(pl.col(name).is_in(wanted))
+        parts = rows.collect(engine="streaming").sort("line").partition_by(name, as_dict=True)
+    return {str(symbol): part for (symbol,), part in parts.items()}
 
 
 def understood(table: pl.DataFrame, place: str, unit: str, symbol: str | None = None) -> pl.DataFrame:
@@ -116,21 +127,37 @@ def symbols_in(path: Path) -> list[str]:
     name = header(path).get("symbol")
     if name is None:
         return []
-    return sorted(_load(path, columns=[name])[name].drop_nulls().cast(pl.String).str.strip_chars().unique())
+    with _a_table(path):
+        said = _scan(path).select(pl.col(name).cast(pl.String).str.strip_chars().unique()).collect(engine="streaming")[name]
+    return sorted(said.drop_nulls())
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    return pl.scan_csv(path, infer_schema=False, null_values=_NOTHING) if _is_csv(path) else pl.scan_parquet(path)
+
+
+def _first_line(path: Path) -> int:
+    return 2 if _is_csv(path) else 1
+
+
+@contextmanager
+def _a_table(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pl.exceptions.NoDataError, pl.exceptions.ComputeError) as error:
+        why = " ".join(str(error).split())[:120]
+        raise MissingDataError(f"{path} cannot be read as a table ({why}); expected a header and rows: check data.path") from None
 
 
 def _load(path: Path, numbers: Iterable[str] = (), **some: Any) -> pl.DataFrame:
     """The table as it lies there: types from Parquet, from CSV text and `numbers`, where these are all plain. `some` limits rows or
     columns."""
-    try:
+    with _a_table(path):
         if not _is_csv(path):
             return pl.read_parquet(path, **some)
         with suppress(pl.exceptions.ComputeError):  # then as text, in which the cell can be named
             return pl.read_csv(path, infer_schema=False, null_values=_NOTHING, schema_overrides=dict.fromkeys(numbers, pl.Float64), **some)
         return pl.read_csv(path, infer_schema=False, null_values=_NOTHING, **some)
-    except (pl.exceptions.NoDataError, pl.exceptions.ComputeError) as error:
-        why = " ".join(str(error).split())[:120]
-        raise MissingDataError(f"{path} cannot be read as a table ({why}); expected a header and rows: check data.path") from None
 
 
 def _is_csv(path: Path) -> bool:

@@ -1,5 +1,7 @@
 import datetime as dt
+import pickle
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -8,7 +10,7 @@ from rlaif_ray.config import load_config
 from rlaif_ray.data import build
 from rlaif_ray.data.clean import clean, sift
 from rlaif_ray.data.files import FileSource, load_universe, symbols_of_names
-from rlaif_ray.data.spellings import read_table, recognise
+from rlaif_ray.data.spellings import recognise, rows_of
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
 from tests.data.bars import write_csv
 
@@ -106,6 +108,27 @@ def test_an_adjusted_close_alone_scales_all_prices(tmp_path: Path) -> None:
     assert bars_of(path, "A", adjustment="split_adjusted")["close"].to_list() == [10, 12]
     only = write(tmp_path / "B.csv", "Date,Adj Close", "2020-01-02,5", "2020-01-03,6")
     assert bars_of(only, "B")["close"].to_list() == [5, 6] and bars_of(only, "B")["open"].null_count() == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_symbols_of_long_files_come_in_one_pass_as_they_come_alone(tmp_path: Path, kind: Any) -> None:
+    lines = [f"2020-01-{d:02d},{s} ,{k + d}.5,{100 * d}" for d in (6, 3, 2) for k, s in enumerate("ABC")]  # names in broad columns
+    for part, some in enumerate((lines[:4], lines[4:])):
+        (tmp_path / f"{part}.csv").write_text("\n".join(["Date,Ticker,Close,Volume", *some]) + "\n")
+        if kind == "parquet":
+            pl.read_csv(tmp_path / f"{part}.csv").write_parquet(tmp_path / f"{part}.parquet")
+    source = FileSource(str(tmp_path), kind=kind)
+    assert source.symbols() == ["A", "B", "C"] and source.together > 1
+    near = pickle.loads(pickle.dumps(source)).among(["A", "C"])
+    for path in tmp_path.iterdir():
+        path.unlink()  # what is at hand need not be read again
+    assert near.read("A")["bars"]["close"].sort().to_list() == [2.5, 3.5, 6.5] and near.read("C")["bars"].height == 3
+
+
+def test_a_cell_of_a_long_file_is_named_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("Date,Ticker,Close\n2020-01-02,A,1.5\n2020-01-02,B,2.5\n2020-01-03,A,oops\n")
+    with pytest.raises(SchemaError, match=r"all\.csv line 4: close is 'oops'; expected a number"):
+        FileSource(str(tmp_path)).among(["A", "B"]).read("A")
 
 
 def test_one_long_table_with_a_column_of_symbols(tmp_path: Path) -> None:
@@ -258,7 +281,7 @@ def test_a_close_that_is_no_price_does_not_look_like_one_once_it_is_scaled(tmp_p
 
 def test_lines_are_counted_in_the_file_also_for_one_symbol_of_many(tmp_path: Path) -> None:
     path = write(tmp_path / "all.csv", "symbol,date,close", "A,2020-01-02,1", "B,2020-01-02,2", "B,2020-01-03,3")
-    assert read_table(path, "B")["line"].to_list() == [3, 4]
+    assert rows_of(path, ["B"])["B"]["line"].to_list() == [3, 4]
 
 
 def test_a_universe_names_the_symbols_that_are_kept(tmp_path: Path) -> None:
