@@ -10,7 +10,7 @@ from rlaif_ray.config import load_config
 from rlaif_ray.data import build
 from rlaif_ray.data.clean import clean, sift
 from rlaif_ray.data.files import FileSource, load_universe, symbols_of_names
-from rlaif_ray.data.spellings import recognise, rows_of
+from rlaif_ray.data.spellings import read_table, recognise, rows_of
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
 from tests.data.bars import write_csv
 
