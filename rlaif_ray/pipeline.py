@@ -25,7 +25,7 @@ from rlaif_ray.backtest.on_ray import backtest_fold, read_episode
 from rlaif_ray.config import Config
 from rlaif_ray.core import Abstention, Cube, Episode, Opinion, OpinionTable, canonical_json, content_hash
 from rlaif_ray.data.cube import Dataset
-from rlaif_ray.data.lake import Lake, as_decided
+from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.data.sources_on_ray import build as build_source
 from rlaif_ray.execution.caps import effective_cap
@@ -94,7 +94,7 @@ def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
 
     def features(out: Path) -> None:
         done = compute(
-            lake, said["symbols"], bars_version=said["versions"]["bars"], revision=as_decided(said["price_kind"]),
+            lake, said["symbols"], bars_version=said["versions"]["bars"], price_kind=said["price_kind"],
             start=config.data.start, end=config.data.end,
         )  # a dataset may hold days that another run brought
         dataset = Dataset(

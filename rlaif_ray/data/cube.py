@@ -13,7 +13,8 @@ import polars as pl
 
 from rlaif_ray.core import KEYS, Cube, Panel, canonical_json
 from rlaif_ray.data.asof import PriceKind, build_cube, join
-from rlaif_ray.data.lake import Lake, as_decided
+from rlaif_ray.data.decided import bars_as_decided
+from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.tables import MACRO, table
 from rlaif_ray.features import technical
 from rlaif_ray.features.cross_section import cross_section
@@ -38,11 +39,11 @@ class Dataset:
 
     def cube(self) -> Cube:
         """Bars, features, and filings and news as of each bar, at the pinned versions."""
-        return self._cube(self._read(BARS), [self._read(t) for t in FEATURES], self._facts())
+        return self._cube(self._bars(), [self._features(t) for t in FEATURES], self._facts())
 
     def cube_as_of(self, at: np.datetime64) -> Cube:
         """The cube that would have been made at `at`: features computed anew, from nothing but what was known by then."""
-        bars = self._read(BARS).as_of(at)
+        bars = self._bars().as_of(at)
         one = [technical.apply(Panel.of(frame)).frame for frame in bars.frame.partition_by("symbol", maintain_order=True)]
         alone = Panel.of(pl.concat(one, how="diagonal"))
         known = pl.col("known_at") <= pl.lit(at.astype("datetime64[us]")).dt.replace_time_zone("UTC")
@@ -63,9 +64,11 @@ class Dataset:
         features = features.with_columns(pl.max_horizontal("known_at", "known_at:other").alias("known_at")).drop("known_at:other")
         return build_cube(bars, Panel.of(features), facts, bars_per_year=self.bars_per_year, price_kind=self.price_kind)
 
-    def _read(self, table: str) -> Panel:
-        revision = as_decided(self.price_kind) if table == BARS else "latest"
-        return Panel.of(self.lake.read(table, self.symbols, self.versions[table], revision=revision, start=self.start, end=self.end))
+    def _bars(self) -> Panel:
+        return Panel.of(bars_as_decided(self.lake, self.symbols, self.price_kind, self.versions[BARS], start=self.start, end=self.end))
+
+    def _features(self, table: str) -> Panel:
+        return Panel.of(self.lake.read(table, self.symbols, self.versions[table], start=self.start, end=self.end))
 
     def _facts(self) -> dict[str, pl.DataFrame]:
         """Every revision of the scores that there are."""

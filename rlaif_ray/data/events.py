@@ -12,6 +12,7 @@ value.
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 
 from rlaif_ray.core import Cube
 from rlaif_ray.errors import DataError
@@ -42,6 +43,37 @@ def total_returns(cube: Cube) -> np.ndarray:
     returns = np.full(cube.close.shape, np.nan)
     returns[1:] = cube.splits[1:] * (cube.close[1:] + cube.dividends[1:]) / cube.close[:-1] - 1.0
     return returns
+
+
+def as_first_told(revisions: pl.DataFrame) -> pl.DataFrame:
+    """Bars in their first revisions, one row a (symbol, timestamp).
+
+    A split or dividend that a later revision adds to a bar counts on the first bar that was known no earlier than the event:
+    until then nobody could have booked it. A dividend is a share as traded on its own bar, so splits in between divide it.
+
+    Parameters
+    ----------
+    revisions : bars with `known_at`, `split` and `dividend`, all revisions, sorted by symbol, timestamp and order of knowledge.
+    """
+    bars = revisions.unique(("symbol", "timestamp"), keep="first", maintain_order=True)
+    if bars.height == revisions.height:
+        return bars
+    before = pl.col("split", "dividend").shift().over("symbol", "timestamp").name.suffix(":before")
+    told = revisions.with_columns(before).filter(
+        (pl.col("split") != pl.col("split:before")) | (pl.col("dividend") != pl.col("dividend:before"))
+    )
+    splits = bars.select("symbol", "timestamp", "known_at", splits=pl.col("split").cum_prod().over("symbol")).with_row_index("row")
+    told = told.join(splits.select("symbol", "timestamp", was="splits"), on=["symbol", "timestamp"]).sort("known_at")
+    counts = told.join_asof(
+        splits.drop("timestamp").sort("known_at"), on="known_at", by="symbol", strategy="forward", check_sortedness=False
+    ).drop_nulls("row").group_by("row").agg(
+        factor=(pl.col("split") / pl.col("split:before")).product(),
+        more=((pl.col("dividend") - pl.col("dividend:before")) * pl.col("was") / pl.col("splits")).sum(),
+    )  # fmt: skip
+    late = bars.with_row_index("row").join(counts, on="row", how="left", maintain_order="left")
+    return late.with_columns(
+        split=pl.col("split") * pl.col("factor").fill_null(1.0), dividend=pl.col("dividend") + pl.col("more").fill_null(0.0)
+    ).select(revisions.columns)
 
 
 def split_evidence(close: np.ndarray, split: np.ndarray) -> tuple[int, int]:

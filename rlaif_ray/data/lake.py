@@ -58,15 +58,6 @@ def in_one_line(error: Exception) -> str:
     return " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())[:300]
 
 
-def as_decided(price_kind: str) -> Revision:
-    """The revision of bars that a decision at each of them could have seen.
-
-    A raw bar is what was first known: one restated years later would be unknown at its own moment, and so would every
-    indicator that runs through it. Adjusted histories are rewritten by each event and were never point in time.
-    """
-    return "first" if price_kind == "raw" else "latest"
-
-
 @dataclass(frozen=True)
 class Lake:
     """The tables of one dataset. Picklable: holds two strings, opens tables where it is used.

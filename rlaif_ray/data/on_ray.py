@@ -57,14 +57,8 @@ def ingest(
         return done
     symbols = sorted(source.symbols())
     _need_two(symbols, "the source has", "check data.path and data.names")
-    shared, resume = ray.put(source), Resume.of(source, lake)
-    held: Mapping[str, Span] = {} if resume is None else resume.held
-    refs: dict[str, Any] = {}
-    together = source.together if isinstance(source, OfMany) else 1
-    for group in (symbols[k : k + together] for k in range(0, len(symbols), together)):
-        terms = {s: held.get(s) for s in group}, start, end, latency_s, bad_rows
-        read: Any = _read_symbols.options(num_returns=2 * len(group)).remote(shared, lake, *terms)
-        refs |= dict(zip(group, zip(read[::2], read[1::2], strict=True), strict=True))
+    resume = Resume.of(source, lake)
+    refs = _asked(source, lake, symbols, {} if resume is None else resume.held, (start, end, latency_s, bad_rows))
     reports: dict[str, dict[str, Any] | RlaifError] = {s: or_why(s, summary) for s, (summary, _) in refs.items()}
     failed = {s: str(r) for s, r in reports.items() if isinstance(r, RlaifError)}
     if bad_rows == "refuse":
@@ -78,12 +72,11 @@ def ingest(
     fetched_at = dt.datetime.now(dt.UTC)
     if failed:
         lake.append("quarantine", not_read(failed, fetched_at), "failed")
-    commits = [_commit.remote(lake, {n: refs.pop(n)[1] for n in names}, {n: good[n] for n in names}, whole, fetched_at, start, end)
-               for names in _shards(kept, good)]  # fmt: skip
-    stored: list[Stored] = []
-    for done_reports, said in ray.get(commits):
-        good |= done_reports
-        stored.append(said)
+    stored, lost = _committed(lake, {s: refs.pop(s)[1] for s in kept}, good, whole, fetched_at, start, end)
+    if lost and (bad_rows == "refuse" or not stored):
+        _raise_first(lost)
+    failed |= {symbol: f"{symbol} did not come in whole: {error}" for symbol, error in lost.items()}
+    kept, good = [s for s in kept if s not in lost], {s: report for s, report in good.items() if s not in lost}
     if resume is not None:
         resume.note(kept, fetched_at)
     first = min(good[s]["first_session"] for s in kept)
@@ -97,11 +90,41 @@ def ingest(
     return done
 
 
+def _asked(source: Source, lake: Lake, symbols: Sequence[str], held: Mapping[str, Span], terms: tuple[Any, ...]) -> dict[str, Any]:
+    """For each symbol what will hold its report, and what its tables."""
+    shared, together = ray.put(source), source.together if isinstance(source, OfMany) else 1
+    refs: dict[str, Any] = {}
+    for group in (symbols[k : k + together] for k in range(0, len(symbols), together)):
+        read: Any = _read_symbols.options(num_returns=2 * len(group)).remote(shared, lake, {s: held.get(s) for s in group}, *terms)
+        refs |= dict(zip(group, zip(read[::2], read[1::2], strict=True), strict=True))
+    return refs
+
+
+def _committed(
+    lake: Lake, tables: Mapping[str, Any], reports: dict[str, Report], whole: Whole, at: dt.datetime, *span: dt.date | None
+) -> tuple[list[Stored], dict[str, RlaifError]]:  # fmt: skip
+    """What the lake says after each shard; symbols whose shard could not be committed, and why. Completes `reports`."""
+    shards = _shards(list(tables), reports)
+    commits = [_commit.remote(lake, {s: tables[s] for s in shard}, {s: reports[s] for s in shard}, whole, at, *span) for shard in shards]
+    stored: list[Stored] = []
+    lost: dict[str, RlaifError] = {}
+    for shard, commit in zip(shards, commits, strict=True):
+        said = or_why(f"the shard {shard[0]} to {shard[-1]}", commit)
+        if isinstance(said, RlaifError):
+            lost |= dict.fromkeys(shard, said)
+        else:
+            reports |= said[0]
+            stored.append(said[1])
+    return stored, lost
+
+
 def or_why(symbol: str, ref: Any) -> Any:
-    """What a task that read a symbol says; the error, where Ray's own tries were used up."""
+    """What a task of a symbol (or some) says; the error, where it is one of ours or Ray's own tries were used up."""
     try:
         return ray.get(ref)
     except RayTaskError as error:
+        if isinstance(error.cause, RlaifError):
+            return error.cause
         if not isinstance(error.cause, OSError):
             raise
         return MissingDataError(f"{symbol} could not be read in {TRIES} tries ({error.cause}); check the source")

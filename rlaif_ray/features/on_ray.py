@@ -13,7 +13,9 @@ import pyarrow as pa
 import ray
 
 from rlaif_ray.core import KEYS, Panel, content_hash
-from rlaif_ray.data.lake import Lake, Revision
+from rlaif_ray.data.bar_tables import PriceKind
+from rlaif_ray.data.decided import bars_as_decided
+from rlaif_ray.data.lake import Lake
 from rlaif_ray.errors import MissingDataError, RlaifError
 from rlaif_ray.features import technical
 from rlaif_ray.features.catalog import CROSS_SECTION, FEATURES, TECHNICAL, computable, spec
@@ -41,7 +43,7 @@ class Computed:
 
 
 def compute(
-    lake: Lake, symbols: Sequence[str], *, bars_version: int | None = None, revision: Revision = "latest", start: dt.date | None = None,
+    lake: Lake, symbols: Sequence[str], *, bars_version: int | None = None, price_kind: PriceKind = "raw", start: dt.date | None = None,
     end: dt.date | None = None,
 ) -> Computed:  # fmt: skip
     """Compute all features of `symbols` and append them to the lake.
@@ -54,13 +56,13 @@ def compute(
     ----------
     symbols : the universe; it is what cross-sectional features compare with.
     bars_version : Delta version of `bars` to read; None: the newest.
-    revision : of bars that were restated; see `lake.as_decided`.
+    price_kind : what was done to the prices, which says how bars count that were restated; see `decided.bars_as_decided`.
     start, end : days of bars that count. Recursive indicators begin at the first of them.
 
     Raises the first symbol's error: `MissingDataError` where there are no bars, `DataError` for an impossible price.
     """
     blocks = ray.data.from_items([{"symbol": s} for s in symbols], override_num_blocks=len(symbols))
-    one_symbol = partial(_one_symbol, lake=lake, bars_version=bars_version, revision=revision, start=start, end=end)
+    one_symbol = partial(_one_symbol, lake=lake, bars_version=bars_version, price_kind=price_kind, start=start, end=end)
     done = blocks.map_batches(one_symbol, batch_size=1, batch_format="pyarrow").materialize()
     passed = done.select_columns(["symbol", "problem", "rows", "added", "names", "hash"]).take_all()
     for row in passed:
@@ -81,7 +83,7 @@ def compute(
 
 
 def _one_symbol(
-    batch: pa.Table, lake: Lake, bars_version: int | None, revision: Revision, start: dt.date | None, end: dt.date | None
+    batch: pa.Table, lake: Lake, bars_version: int | None, price_kind: PriceKind, start: dt.date | None, end: dt.date | None
 ) -> pa.Table:  # fmt: skip
     """One row in, one row out; the features go to the lake, those that are compared travel on as an Arrow stream.
 
@@ -89,7 +91,7 @@ def _one_symbol(
     """
     symbol = batch["symbol"][0].as_py()
     try:
-        bars = lake.read(BARS, [symbol], bars_version, revision=revision, start=start, end=end)
+        bars = bars_as_decided(lake, [symbol], price_kind, bars_version, start=start, end=end)
         if not bars.height:
             raise MissingDataError(f"no bars of {symbol!r} in {lake.uri}/{lake.dataset} from {start} to {end}; ingest it first")
         features = technical.apply(Panel.of(bars))

@@ -1,13 +1,18 @@
+import datetime as dt
+
 import numpy as np
+import polars as pl
 import pytest
 
-from rlaif_ray.core import Panel
+from rlaif_ray.core import UTC, Panel
 from rlaif_ray.data.asof import build_cube
-from rlaif_ray.data.events import forward_adjust, price_kind, split_evidence, total_returns
+from rlaif_ray.data.events import as_first_told, forward_adjust, price_kind, split_evidence, total_returns
 from rlaif_ray.errors import DataError
+from tests.data.bars import daily
 from tests.laws import assert_apply, assert_pure, random_bars, random_cube
 
 ONE, NONE = np.ones, np.zeros
+LATER = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 
 
 def test_a_split_in_two_leaves_the_adjusted_close_where_it_was() -> None:
@@ -84,3 +89,25 @@ def test_kind_of_a_set() -> None:
     )  # fmt: skip
     with pytest.raises(DataError, match=r"5 of 12 split days.*data.adjustment"):
         price_kind(12, 5)
+
+
+def test_an_event_that_is_told_late_counts_on_the_first_bar_after_it() -> None:
+    """Bars of a stream know no splits: the next ingest tells of the 2:1 on the fourth day, and of the dividend on the second."""
+    bars = daily("A", [100.0, 100.0, 100.0, 50.0, 50.0, 50.0, 50.0])
+    late = bars["known_at"][4] + dt.timedelta(hours=2)  # between the fifth close and the sixth
+    split = bars[3].with_columns(split=pl.lit(2.0), known_at=pl.lit(late, UTC))
+    dividend = bars[1].with_columns(dividend=pl.lit(3.0), known_at=pl.lit(late, UTC))
+    told = pl.concat([bars, split, dividend, daily("B", [1.0, 2.0])]).sort("symbol", "timestamp", "known_at", maintain_order=True)
+    found = as_first_told(told)
+    assert found.columns == told.columns and found.height == 9
+    one = found.filter(symbol="A")
+    assert one["split"].to_list() == [1, 1, 1, 1, 1, 2, 1] and one["dividend"].to_list() == [0, 0, 0, 0, 0, 3, 0]
+    assert one.drop("split", "dividend").equals(bars.drop("split", "dividend"))
+    # Another split on the third day, known in time, lies between the dividend and where it counts.
+    halved = told.with_columns(split=pl.when(pl.col("timestamp") == bars["timestamp"][2]).then(4.0).otherwise("split"))
+    assert as_first_told(halved).filter(symbol="A")["dividend"].to_list() == [0, 0, 0, 0, 0, 0.75, 0]
+    unheard = told.with_columns(known_at=pl.when(pl.col("known_at") == pl.lit(late, UTC)).then(pl.lit(LATER, UTC)).otherwise("known_at"))
+    assert as_first_told(unheard).filter(symbol="A").equals(bars)  # no bar is known after it yet
+    again = pl.concat([told, split.with_columns(split=pl.lit(1.0), known_at=pl.lit(bars["known_at"][5] + dt.timedelta(hours=2), UTC))])
+    withdrawn = as_first_told(again.sort("symbol", "timestamp", "known_at", maintain_order=True))
+    assert withdrawn.filter(symbol="A")["split"].to_list() == [1, 1, 1, 1, 1, 2, 0.5]

@@ -20,7 +20,7 @@ from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.data.receipts import Ingest
 from rlaif_ray.data.synthetic import SyntheticSource
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
-from tests.data.bars import sessions, write_csv
+from tests.data.bars import daily, sessions, write_csv
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 UP = [10.0 + k for k in range(30)]
@@ -266,3 +266,30 @@ def test_no_price_column(folder: Path, lake: Lake) -> None:
 def test_two_bar_sizes(folder: Path, lake: Lake) -> None:
     (folder / "C.csv").write_text("datetime,close\n2020-01-02 09:30,1\n2020-01-02 09:45,2\n2020-01-02 10:00,3\n")
     refused(folder, lake, DataError, r"1 of 0:15:00 such as 'C'; 2 of 1 day, 0:00:00 such as 'A'.*_15min.csv")
+
+
+class OneOtherFiling:
+    """Bars of four symbols; the filings of the last two have a column too many."""
+
+    price_kind = "raw"
+
+    def symbols(self) -> list[str]:
+        return list("ABCD")
+
+    def read(self, symbol: str) -> dict[str, pl.DataFrame]:
+        bars = daily(symbol, [10.0, 11.0, 12.0])
+        filings = bars.select("symbol", "timestamp", "known_at", filings_score=pl.lit(1.0))
+        return {"bars": bars, "filings": filings if symbol in "AB" else filings.with_columns(surprise=pl.lit(1.0))}
+
+
+def test_a_shard_that_cannot_be_committed_is_named_and_the_others_are_not_lost(
+    ray_session: None, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlaif_ray.data.on_ray.SHARD_SYMBOLS", 2)
+    lake.append("filings", OneOtherFiling().read("A")["filings"], "before")
+    with pytest.raises(SchemaError, match=r"other columns: unknown \['surprise'\].* \(1 more of 2 symbols have errors\)"):
+        ingest(OneOtherFiling(), lake)
+    done = ingest(OneOtherFiling(), lake, bad_rows="quarantine")
+    assert done.symbols == ("A", "B") and set(done.quality) == {"A", "B"} and list(done.failed) == ["C", "D"]
+    assert done.failed["D"].startswith("D did not come in whole: ") and "surprise" in done.failed["D"]
+    assert lake.read("filings")["symbol"].unique().sort().to_list() == ["A", "B"]

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from rlaif_ray.core import PRICE_COLUMNS, Panel
-from rlaif_ray.data.lake import Lake, as_decided
+from rlaif_ray.data.lake import Lake
 from rlaif_ray.errors import DataError, MissingDataError
 from rlaif_ray.features import catalog, on_ray, technical
 from rlaif_ray.features.cross_section import cross_section
@@ -82,11 +82,11 @@ def test_a_bar_restated_later_freezes_no_feature(ray_session: None, tmp_path: Pa
     """What a decision could have seen is the first value; the restated one would hide its bar and all that runs through it."""
     lake = Lake(str(tmp_path), "test")
     lake.append("bars", bars.frame, "all")
-    fresh = on_ray.compute(lake, bars.symbols, revision=as_decided("raw"))
+    fresh = on_ray.compute(lake, bars.symbols)
     later = bars.frame["known_at"].max()
     assert isinstance(later, dt.datetime)
     restated = bars.frame[100:101].with_columns(pl.col("volume") * 2.0)
     assert lake.append("bars", restated, "all", revised_at=later + dt.timedelta(days=30)) == 1
-    again = on_ray.compute(lake, bars.symbols, revision=as_decided("raw"))
+    again = on_ray.compute(lake, bars.symbols)
     assert (again.added, again.data_version) == (0, fresh.data_version)
     assert stored(lake).equals(local(bars).frame)
