@@ -25,7 +25,8 @@ METRICS = (
     ("profit factor", "profit_factor", "plain"),
 )  # fmt: skip
 QUALITY_WORDS = {
-    "gaps_filled": "gaps filled (not tradable)", "halts": "rows not tradable", "outliers": "outliers flagged",
+    "gaps_filled": "missing bars filled (not tradable)", "gaps_left": "bars that others have and a symbol lacks",
+    "halts": "bars that nobody could trade", "outliers": "outliers flagged",
     "duplicates_dropped": "identical duplicates dropped", "violations": "rows with inconsistent high or low",
     "ends_early": "symbols that end early", "quarantined": "rows set apart",
 }  # fmt: skip

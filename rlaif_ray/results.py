@@ -29,7 +29,7 @@ from rlaif_ray.runs import seed_for
 
 BENCHMARK = "equal_weight"
 CURVE_POINTS = 500
-QUALITY = ("gaps_filled", "halts", "outliers", "duplicates_dropped", "violations", "ends_early", "quarantined")
+QUALITY = ("gaps_filled", "gaps_left", "halts", "outliers", "duplicates_dropped", "violations", "ends_early", "quarantined")
 
 
 def policy_results(
