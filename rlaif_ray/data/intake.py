@@ -203,12 +203,16 @@ class Stored:
     spans: dict[str, tuple[np.datetime64, np.datetime64, int]]
 
     @classmethod
-    def of(cls, lake: Lake, symbols: Sequence[str], start: dt.date | None = None, end: dt.date | None = None) -> Stored:
+    def of(
+        cls, lake: Lake, symbols: Sequence[str], start: dt.date | None = None, end: dt.date | None = None,
+        versions: Mapping[str, int] | None = None,
+    ) -> Stored:  # fmt: skip
+        """`versions` : of tables, where it is not their newest that is asked for."""
         hashes: dict[str, str] = {}
         spans: dict[str, tuple[np.datetime64, np.datetime64, int]] = {}
         times = np.empty(0, "datetime64[us]")
-        for name in source_tables(lake):
-            rows = lake.read(name, symbols, start=start, end=end)
+        for name in source_tables(lake) if versions is None else versions:
+            rows = lake.read(name, symbols, None if versions is None else versions[name], start=start, end=end)
             for (symbol,), frame in rows.partition_by("symbol", as_dict=True, maintain_order=True).items():
                 hashes[f"{name}/{symbol}"] = content_hash(frame)
                 if name == "bars":
@@ -217,6 +221,11 @@ class Stored:
                     spans[str(symbol)] = (alive[0], alive[-1], len(alive))
                     times = ends if np.array_equal(times, ends) else np.union1d(times, ends)
         return cls(hashes, times, spans)
+
+
+def version_of(parts: Iterable[Stored]) -> str:
+    """Content hash of all rows of some shards: their `data_version`."""
+    return content_hash({key: said for part in parts for key, said in part.hashes.items()})
 
 
 def gaps_left(parts: Iterable[Stored]) -> dict[str, int]:

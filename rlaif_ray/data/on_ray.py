@@ -14,9 +14,20 @@ import polars as pl
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
-from rlaif_ray.core import Source, content_hash
+from rlaif_ray.core import Source
 from rlaif_ray.data.bar_tables import BadRows
-from rlaif_ray.data.intake import OfMany, Report, Stored, Whole, append_bars, gaps_left, read_clean, source_tables, usual_delay_s
+from rlaif_ray.data.intake import (
+    OfMany,
+    Report,
+    Stored,
+    Whole,
+    append_bars,
+    gaps_left,
+    read_clean,
+    source_tables,
+    usual_delay_s,
+    version_of,
+)
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import not_read
 from rlaif_ray.data.receipts import Ingest, record, recorded, request
@@ -82,11 +93,11 @@ def ingest(
     first = min(good[s]["first_session"] for s in kept)
     done = Ingest(
         tuple(kept), sum(good[s]["rows"] for s in kept), _public(good, gaps_left(stored)),
-        content_hash({key: said for part in stored for key, said in part.hashes.items()}), whole.kind, whole.bar.total_seconds(),
+        version_of(stored), whole.kind, whole.bar.total_seconds(),
         bars_per_year(whole.calendar, whole.bar, first, whole.last), {table: lake.version(table) for table in source_tables(lake)}, failed,
     )  # fmt: skip
-    if asked is not None and not failed:
-        record(lake, asked, done, fetched_at)
+    if not failed:
+        record(lake, asked, done, fetched_at, start, end)
     return done
 
 

@@ -15,6 +15,7 @@ from rlaif_ray.data.asof import build_cube
 from rlaif_ray.data.bundled import Sp500Source
 from rlaif_ray.data.events import total_returns
 from rlaif_ray.data.files import FileSource
+from rlaif_ray.data.housekeeping import verify
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.data.receipts import Ingest
@@ -141,7 +142,7 @@ def test_a_back_adjusted_history_that_is_rewritten_keeps_its_moments(folder: Pat
 def test_facts_go_along(lake: Lake) -> None:
     source = SyntheticSource(3, 400, seed=1)
     done = ingest(source, lake)
-    assert sorted(done.versions) == lake.tables() == ["bars", "filings", "news"]
+    assert sorted(done.versions) == ["bars", "filings", "news"] and lake.tables() == ["bars", "filings", "ingests", "news"]
     facts = {name: lake.read(name) for name in ("filings", "news")}
     cube = build_cube(Panel.of(lake.read("bars")), None, facts, bars_per_year=done.bars_per_year, price_kind="raw")
     assert cube.feature_names == ("filing_score", "filing_age_bars", "news_score", "news_age_bars")
@@ -293,3 +294,18 @@ def test_a_shard_that_cannot_be_committed_is_named_and_the_others_are_not_lost(
     assert done.symbols == ("A", "B") and set(done.quality) == {"A", "B"} and list(done.failed) == ["C", "D"]
     assert done.failed["D"].startswith("D did not come in whole: ") and "surprise" in done.failed["D"]
     assert lake.read("filings")["symbol"].unique().sort().to_list() == ["A", "B"]
+
+
+def test_a_value_changed_by_other_hands_is_noticed(folder: Path, lake: Lake) -> None:
+    take(folder, lake)
+    assert verify(lake) == []
+    (path,) = (Path(lake.uri) / "set" / "bars" / "symbol=B").glob("*.parquet")
+    rows = pl.read_parquet(path, hive_partitioning=False)
+    size = path.stat().st_size
+    other = rows.with_columns(close=pl.when(pl.int_range(pl.len()) == 7).then(17.5).otherwise("close"))
+    other.write_parquet(path, compression="zstd", compression_level=22, statistics=False)
+    raw = path.read_bytes()
+    footer = int.from_bytes(raw[-8:-4], "little") + 8
+    path.write_bytes(raw[:-footer] + bytes(size - len(raw)) + raw[-footer:])  # of the size that the log says
+    (found,) = verify(lake)
+    assert found.startswith("set: what came in at ") and "expected rows that nobody changes" in found
