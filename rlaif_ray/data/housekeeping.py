@@ -26,7 +26,9 @@ def status(lake: Lake) -> pl.DataFrame:
     (daily bars: sessions that a symbol lacks between its first and last while another has them; else null), last_known
     (`known_at`), files, version (Delta).
     """
-    return pl.concat([_status(lake, name) for name in lake.tables()]) if lake.tables() else pl.DataFrame()
+    with reached(f"{lake.uri}/{lake.dataset}"):
+        tables = [_status(lake, name) for name in lake.tables()]
+    return pl.concat(tables) if tables else pl.DataFrame()
 
 
 def verify(lake: Lake) -> list[str]:
@@ -80,9 +82,9 @@ def _gaps(bars: pl.LazyFrame) -> int | None:
 def _problems(lake: Lake, name: str) -> Iterator[str]:
     kind = table_of(name)
     try:
-        handle = lake.delta(name)
+        handle = DeltaTable(f"{lake.uri}/{lake.dataset}/{name}")
         files = pl.DataFrame(handle.get_add_actions(flatten=True)).sort("path")
-    except DeltaError as error:
+    except (OSError, DeltaError) as error:
         yield f"the Delta log cannot be read ({in_one_line(error)})"
         return
     stored = dict(pl.scan_delta(handle).collect_schema())

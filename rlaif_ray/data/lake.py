@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from deltalake import (
     ColumnProperties,
     CommitProperties,
@@ -41,21 +42,23 @@ MONTH = "month"
 
 @contextmanager
 def reached(path: str) -> Iterator[None]:
-    """What a store says in many lines (no room, no right, no bucket), as a `DataError` of one; lost races pass through."""
+    """What a store says in many lines (no room, no right, no bucket, no such store), as a `DataError` of one; lost races pass through."""
     try:
         yield
     except CommitFailedError:
         raise
-    except (OSError, DeltaError, pl.exceptions.ComputeError) as error:
+    # A store that no one knows is an ArrowInvalid; over a file that was cut Polars panics.
+    except (OSError, pa.ArrowInvalid, DeltaError, pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
         raise DataError(
             f"{path} cannot be read or written ({in_one_line(error)}); what was committed stands; expected room, rights and whole files "
             f"there: check lake.uri (of s3:// the AWS_ variables of the environment), or say `rlaif data verify`"
         ) from None
 
 
-def in_one_line(error: Exception) -> str:
-    """Without the colours and trees that libraries draw."""
-    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", str(error)).split())[:300]
+def in_one_line(error: BaseException) -> str:
+    """Without the colours and trees that libraries draw, and without their stacks."""
+    said = re.split(r"\n\s+0: ", str(error), maxsplit=1)[0]
+    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", said).split())[:300]
 
 
 @dataclass(frozen=True)
@@ -130,18 +133,18 @@ class Lake:
         start, end : days kept, see `tables.cut`.
         """
         kind, handle = table_of(table), self.delta(table, version)
-        scan = cut(pl.scan_delta(handle), start, end)
-        if symbols is not None:
-            if "symbol" not in scan.collect_schema():
-                raise DataError(f"{table!r} has no symbols to choose by; expected symbols=None: which document names whom is in 'mentions'")
-            scan = scan.filter(pl.col("symbol").is_in(sorted(symbols)))
-        if as_of is not None:
-            scan = scan.filter(pl.col("known_at") <= as_of)
-            if kind.partition == MONTH:
-                scan = scan.filter(pl.col(MONTH) <= f"{as_of.astimezone(dt.UTC):%Y-%m}")
-        if not _revised(handle):
-            scan = scan.drop(REVISION).with_columns(pl.lit(0, pl.Int32).alias(REVISION))
         with reached(self._path(table)):
+            scan = cut(pl.scan_delta(handle), start, end)
+            if symbols is not None:
+                if "symbol" not in scan.collect_schema():
+                    raise DataError(f"{table!r} has no symbols to choose by; expected symbols=None: who names whom is in 'mentions'")
+                scan = scan.filter(pl.col("symbol").is_in(sorted(symbols)))
+            if as_of is not None:
+                scan = scan.filter(pl.col("known_at") <= as_of)
+                if kind.partition == MONTH:
+                    scan = scan.filter(pl.col(MONTH) <= f"{as_of.astimezone(dt.UTC):%Y-%m}")
+            if not _revised(handle):
+                scan = scan.drop(REVISION).with_columns(pl.lit(0, pl.Int32).alias(REVISION))
             rows = scan.drop(MONTH, strict=False).collect()
         return _by_symbol(rows, kind, revision) if kind == Table() else _told(rows, kind, revision)
 
@@ -151,26 +154,26 @@ class Lake:
 
     def tables(self) -> list[str]:
         """Names of the tables that have been committed, sorted."""
-        system, root = FileSystem.from_uri(f"{self.uri}/{self.dataset}")
-        entries = system.get_file_info(FileSelector(root, allow_not_found=True))
-        return sorted(e.base_name for e in entries if e.type == FileType.Directory and DeltaTable.is_deltatable(self._path(e.base_name)))
+        with reached(f"{self.uri}/{self.dataset}"):
+            return [name for name in _folders(f"{self.uri}/{self.dataset}") if DeltaTable.is_deltatable(self._path(name))]
 
     def _path(self, table: str) -> str:
         return f"{self.uri}/{self.dataset}/{table}"
 
     def delta(self, table: str, version: int | None = None) -> DeltaTable:
         """The Delta table itself, with the columns that readers do not see (`revision`, `month`)."""
-        try:
-            handle = DeltaTable(self._path(table))
-        except TableNotFoundError:
-            known = self.tables()
-            hint = did_you_mean(table, known) if known else " Ingest first."
-            raise MissingDataError(f"no table {table!r} in {self.uri}/{self.dataset}; it has {known}.{hint}") from None
-        if version is not None:
-            if not 0 <= version <= handle.version():
-                raise MissingDataError(f"{self._path(table)} has no version {version}; expected 0 to {handle.version()}")
-            handle.load_as_version(version)
-        return handle
+        with reached(self._path(table)):
+            try:
+                handle = DeltaTable(self._path(table))
+            except TableNotFoundError:
+                known = self.tables()
+                hint = did_you_mean(table, known) if known else " Ingest first."
+                raise MissingDataError(f"no table {table!r} in {self.uri}/{self.dataset}; it has {known}.{hint}") from None
+            if version is not None:
+                if not 0 <= version <= handle.version():
+                    raise MissingDataError(f"{self._path(table)} has no version {version}; expected 0 to {handle.version()}")
+                handle.load_as_version(version)
+            return handle
 
     def _create_or_open(self, table: str, frame: pl.DataFrame) -> DeltaTable:
         # An empty table first: a commit that also creates the table would not notice another that does.
@@ -193,9 +196,15 @@ class Lake:
 
 def datasets(uri: str) -> list[str]:
     """Names of the datasets that lie in the lake at `uri`, sorted."""
-    system, root = FileSystem.from_uri(Lake(uri, "").uri)
+    with reached(uri):
+        return [name for name in _folders(Lake(uri, "").uri) if Lake(uri, name).tables()]
+
+
+def _folders(uri: str) -> list[str]:
+    """Names of the folders at `uri`, sorted; none where nothing is."""
+    system, root = FileSystem.from_uri(uri)
     entries = system.get_file_info(FileSelector(root, allow_not_found=True))
-    return sorted(e.base_name for e in entries if e.type == FileType.Directory and Lake(uri, e.base_name).tables())
+    return sorted(entry.base_name for entry in entries if entry.type == FileType.Directory)
 
 
 def _told(rows: pl.DataFrame, kind: Table, revision: Revision) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 import datetime as dt
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from rlaif_ray.cli import main
 from rlaif_ray.core import UTC
 from rlaif_ray.data import lake as lake_module
-from rlaif_ray.data.housekeeping import verify
+from rlaif_ray.data.housekeeping import status, verify
 from rlaif_ray.data.lake import Lake, datasets
 from rlaif_ray.data.tables import DOCUMENT_SCHEMA, FACT_SCHEMA, MENTION_SCHEMA
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError
@@ -235,6 +237,40 @@ def test_a_revision_is_known_no_earlier_than_what_it_revises(lake: Lake) -> None
     lake.append("features", rows("A", [2.0]), "0")
     assert lake.read("features")["known_at"].to_list() == [day(5)] and lake.read("features")["x"].to_list() == [2.0]
     assert lake.read("features", as_of=day(4)).is_empty()
+
+
+@pytest.mark.parametrize("uri", ["foo://x/lake", "s3:///lake"])
+def test_every_way_into_what_cannot_be_a_lake_ends_in_one_line(
+    uri: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_REGION", "us-east-1")  # else it is asked for over the network
+    lake = Lake(uri, "set")
+    ways = [lambda: datasets(uri), lake.tables, lambda: lake.version("bars"), lambda: lake.read("bars"),
+            lambda: lake.append("bars", rows("A", [1.0]), "0")]  # fmt: skip
+    for way in ways:
+        with pytest.raises(DataError, match=re.escape(uri) + r".* cannot be read or written \(.*check lake\.uri") as refused:
+            way()
+        assert "\n" not in str(refused.value)
+    assert main(["data", "status", "--lake", uri]) == 2
+    assert len([line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]) == 1
+
+
+def test_a_broken_log_and_a_cut_file_end_in_one_line(lake: Lake, tmp_path: Path) -> None:
+    def refused() -> None:
+        ways = [lambda: lake.read("bars"), lambda: status(lake), lambda: lake.append("bars", rows("A", [2.0]), "0", revised_at=LATER)]
+        for way in ways:
+            with pytest.raises(DataError, match=r"cannot be read or written \(.*rlaif data verify") as error:
+                way()
+            assert "\n" not in str(error.value) and "0: <unknown>" not in str(error.value)
+
+    lake.append("bars", rows("A", [1.0]), "0")
+    torn = next((tmp_path / "set" / "bars").rglob("*.parquet"))
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:-50])
+    refused()
+    torn.write_bytes(whole)
+    (tmp_path / "set" / "bars" / "_delta_log" / "00000000000000000001.json").write_text("{ half")
+    refused()
 
 
 def test_datasets_are_folders_with_tables(lake: Lake, tmp_path: Path) -> None:
