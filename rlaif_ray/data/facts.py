@@ -5,6 +5,10 @@ from __future__ import annotations
 import polars as pl
 
 from rlaif_ray.data.tables import TABLES
+from rlaif_ray.errors import SchemaError
+
+DAY = "%Y-%m-%d"
+A_DAY, A_NUMBER = "a day such as 2020-01-31", "a number"
 
 
 def first_said(facts: pl.DataFrame) -> pl.DataFrame:
@@ -21,3 +25,11 @@ def first_said(facts: pl.DataFrame) -> pl.DataFrame:
     moment = pl.max_horizontal("known_at", "timestamp").reverse().cum_min().reverse().over(key)
     told = facts.with_columns(known_at=moment).unique((*key, "known_at"), keep="last", maintain_order=True)
     return told.filter(pl.col("value").ne_missing(pl.col("value").shift(1).over(key))).sort(*key, "known_at")
+
+
+def all_read(said: pl.DataFrame, read: pl.DataFrame, of: str, **expected: str) -> None:
+    """Raise `SchemaError` with the first cell of the columns `expected` that is something as it was said, and nothing as it was read."""
+    for name, what in expected.items():
+        lost = (read[name].is_null() & said[name].is_not_null()).arg_true()
+        if len(lost):
+            raise SchemaError(f"{of}: {name} is {said[name][lost[0]]!r} in {said.row(lost[0])}; expected {what}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from rlaif_ray.data.facts import first_said
+from rlaif_ray.data.facts import A_DAY, A_NUMBER, DAY, all_read, first_said
 from rlaif_ray.data.patience import Patience
 from rlaif_ray.data.saved import read_json
 from rlaif_ray.data.tables import FACT_SCHEMA
@@ -87,7 +87,10 @@ class FredApi:
     def _spans(self, web: Web, series: str) -> list[tuple[dt.date, dt.date]]:
         """The days of publication that are asked for, in spans with as many vintages as FRED takes at once."""
         pages = self._listed(web, series, "vintagedates", "vintage_dates", self.vintages_from, self.vintages_until, limit=str(DATES))
-        days = [dt.date.fromisoformat(day) for page in pages for day in page["vintage_dates"]]
+        try:
+            days = [dt.date.fromisoformat(day) for page in pages for day in page["vintage_dates"]]
+        except (TypeError, ValueError) as error:
+            raise SchemaError(f"FRED's vintage_dates of {series} hold what is no day ({error}); expected {A_DAY}") from None
         starts = days[VINTAGES::VINTAGES]
         ends = [day - dt.timedelta(days=1) for day in starts]
         return list(zip([self.vintages_from, *starts], [*ends, self.vintages_until], strict=True))
@@ -103,8 +106,8 @@ class FredApi:
             page = web.json(
                 f"{self.url}/fred/series/{what}", {"series_id": series, "file_type": "json", **span, **asked, "offset": str(offset)}
             )
-            if not isinstance(page, dict) or not {holds, "count"} <= page.keys():
-                raise SchemaError(f"FRED's {what} of {series} is {str(page)[:80]}; expected an object that holds {holds} and count")
+            if not isinstance(page, dict) or not (isinstance(page.get(holds), list) and isinstance(page.get("count"), int)):
+                raise SchemaError(f"FRED's {what} of {series} is {str(page)[:80]}; expected an object with a list of {holds} and a count")
             pages.append(page)
             if not page[holds]:
                 break
@@ -160,25 +163,32 @@ def vintages(series: str, pages: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
     rows: list[tuple[str, ...]] = []
     count, unit = 0, "lin"
     for page in pages:
-        if "observations" not in page or page.get("output_type", 1) != 1:
+        kind = page.get("output_type", 1) if isinstance(page, Mapping) else None
+        if kind != 1 or not isinstance(page.get("observations"), list) or not isinstance(page.get("count", 0), int):
             raise SchemaError(
-                f"FRED's {series} is an answer with {sorted(page)} and output_type {page.get('output_type')}; expected "
-                f"series/observations with file_type=json and output_type=1"
+                f"FRED's {series} is {str(page)[:80]} with output_type {kind}; expected an answer of series/observations with "
+                f"file_type=json and output_type=1"
             )
         try:
             rows += [tuple(str(row[field]) for field in _FIELDS) for row in page["observations"]]
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise SchemaError(f"an observation of FRED's {series} has no {error}; expected {', '.join(_FIELDS)}") from None
         count += 0 if page.get("offset") else page.get("count", len(page["observations"]))
-        unit = page.get("units", unit)
+        unit = str(page.get("units", unit))
     if len(rows) != count:
         raise DataError(f"FRED's {series} holds {len(rows)} of {count} observations; expected all: ask with limit={PAGE}")
     seen = pl.DataFrame(rows, dict.fromkeys(_FIELDS, pl.String), orient="row").filter(pl.col("value") != ".")
+    number = pl.col("value").cast(pl.Float64, strict=False)
+    read = seen.with_columns(
+        pl.col("realtime_start", "date").str.to_datetime(DAY, time_unit="us", strict=False), pl.when(number.is_finite()).then(number),
+        source_id="realtime_start",
+    )  # fmt: skip
+    all_read(seen, read, f"FRED's {series}", realtime_start=A_DAY, date=A_DAY, value=A_NUMBER)
     day = dt.timedelta(days=1)
-    midnight = (pl.col("realtime_start").str.to_datetime("%Y-%m-%d", time_unit="us") + day).dt.replace_time_zone(_ST_LOUIS)
-    said = seen.sort("realtime_start").select(
-        symbol=pl.lit(MACRO), timestamp=(pl.col("date").str.to_datetime("%Y-%m-%d", time_unit="us") + day).dt.replace_time_zone("UTC"),
+    midnight = (pl.col("realtime_start") + day).dt.replace_time_zone(_ST_LOUIS)
+    said = read.sort("realtime_start").select(
+        symbol=pl.lit(MACRO), timestamp=(pl.col("date") + day).dt.replace_time_zone("UTC"),
         known_at=midnight.dt.convert_time_zone("UTC"), name=pl.lit(f"fred/{series}"), started=pl.lit(None, pl.Date), unit=pl.lit(unit),
-        value=pl.col("value").cast(pl.Float64), form=pl.lit("vintage"), source_id=pl.col("realtime_start"),
+        value="value", form=pl.lit("vintage"), source_id="source_id",
     ).cast(pl.Schema(FACT_SCHEMA))  # fmt: skip
     return first_said(said)

@@ -123,6 +123,15 @@ def test_answers_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch, 
         vintages("GDP", [observations(GDP) | {"output_type": 2}])
     with pytest.raises(SchemaError, match="has no 'value'"):
         vintages("GDP", [observations([]) | {"observations": [{"realtime_start": "2020-01-01", "date": "2020-01-01"}]}])
+    rows = observations(GDP)["observations"]
+    for cell in ({"value": "abc"}, {"value": "inf"}, {"value": None}, {"date": "2020-13-01"}, {"realtime_start": "soon"}, {"date": 5}):
+        ((name, said),) = cell.items()
+        with pytest.raises(SchemaError, match=rf"FRED's GDP: {name} is '{said}' in \(.*; expected a (number|day such as 2020-01-31)$"):
+            vintages("GDP", [observations(GDP) | {"observations": [*rows[:3], rows[3] | cell, *rows[4:]]}])
+    for other in ([], None, {"observations": None}, {"observations": [None]}, {"observations": ["."]}, observations(GDP) | {"count": "6"}):
+        with pytest.raises(SchemaError, match=r"FRED's GDP .*expected") as caught:
+            vintages("GDP", [other])  # pyright: ignore[reportArgumentType]
+        assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="holds 6 of 9 observations"):
         vintages("GDP", [observations(GDP, count=9)])
     monkeypatch.setenv("FRED_API_KEY", FRED_KEY)
@@ -131,6 +140,10 @@ def test_answers_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch, 
             FredSource(api(vendor.url), ["NONE"]).read(MACRO)
         with pytest.raises(ConfigError, match=r"facts\.names is not set"):
             FredSource(api(vendor.url)).read(MACRO)
+        for days in (b"null", b'["soon"]', b"[5]", b'"2020-01-01"'):
+            vendor.faults.append(Answer(b'{"count": 1, "vintage_dates": ' + days + b"}"))
+            with pytest.raises(SchemaError, match=r"FRED's vintage_?dates of GDP .*expected"):
+                FredSource(api(vendor.url), ["GDP"]).read(MACRO)
         vendor.faults.append(Answer(b"<html>Maintenance</html>", 200, "text/html"))
         with pytest.raises(DataError, match=r"FRED answered .* with content type 'text/html' \('Maintenance'\); expected application/json"):
             FredSource(api(vendor.url), ["GDP"]).read(MACRO)
