@@ -66,7 +66,7 @@ class AlpacaNews:
             for start, end in spans(first, self.span().until, SPAN):
                 found = client.get_news(sdk().NewsRequest(symbols=symbol, start=start, end=end, include_content=True, sort="asc"))
                 # A story that is updated while its pages are turned comes twice; the later is how it stands.
-                stories |= {row["id"]: row for row in map(_document, found.get("news", []))}
+                stories |= {row["id"]: row for row in map(_document, found.get("news") or [])}
         documents = pl.DataFrame(list(stories.values()), schema=DOCUMENT_SCHEMA).sort("known_at", "id")
         return {"documents": documents, "mentions": documents.with_columns(symbol=pl.lit(symbol)).select(*MENTION_SCHEMA)}
 
@@ -76,11 +76,12 @@ def _document(story: dict[str, Any]) -> dict[str, Any]:
     try:
         created, updated = (dt.datetime.fromisoformat(story[key]) for key in ("created_at", "updated_at"))
         number, source, title = story["id"], story["source"], story["headline"]
+        bodies = [_plain(story.get(part) or "") for part in ("content", "summary", "headline")]
+        known_at = max(created, updated)
     except (KeyError, TypeError, ValueError) as error:
         raise SchemaError(f"Alpaca gave a story as {str(story)[:200]} ({error!r}); expected id, source, headline and two times") from None
-    bodies = (_plain(story.get(part) or "") for part in ("content", "summary", "headline"))
     return {
-        "id": f"alpaca/{number}", "timestamp": created, "known_at": max(created, updated), "kind": "news", "section": None,
+        "id": f"alpaca/{number}", "timestamp": created, "known_at": known_at, "kind": "news", "section": None,
         "source": f"alpaca/{source}", "title": title, "text": next(filter(None, bodies), ""), "url": story.get("url"),
     }  # fmt: skip
 

@@ -81,7 +81,7 @@ def rows(path: Path, containing: str | None = None) -> Iterator[Row]:
             opened: Any = gzip.open if path.suffix == ".gz" else open
             with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
                 yield from _stories(text, path.name, containing)
-    except (UnicodeDecodeError, OSError, EOFError, zlib.error, tarfile.TarError, csv.Error) as error:
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error, tarfile.TarError, csv.Error, RecursionError) as error:
         why = " ".join(str(error).split())[:120]
         raise SchemaError(f"{path} cannot be read ({why}); expected text in UTF-8, or a gzip or tar archive of it") from None
 
@@ -151,6 +151,8 @@ def _document(text: str, name: str, first_line: int) -> Iterator[tuple[str, Mapp
         whole: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise SchemaError(f"{name} line {first_line + error.lineno - 1} is no JSON ({error.msg}); expected a whole document") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise SchemaError(f"{name} is no JSON ({error}); expected a whole document") from None
     found: dict[str, Any] = {"articles": whole} if isinstance(whole, list) else whole
     items = next((found[k] for k in _RESPONSES if isinstance(found.get(k), list)), None)
     if items is None:
@@ -206,16 +208,19 @@ def moment(text: str, tz: str) -> dt.datetime | None:
     A time without a zone is one of `tz`, the later of two where the clock was set back. A day without a time counts from its
     end: nobody knows when on it a story came out.
     """
-    local, is_day = _read_time(text)
-    if local is None:
-        return None
-    if is_day:
-        local += dt.timedelta(days=1)
-    if local.tzinfo is not None:
-        return local.astimezone(dt.UTC)
     zone = _zone(tz)
-    moved = local.replace(tzinfo=zone, fold=1).astimezone(dt.UTC)
-    return moved if moved.astimezone(zone).replace(tzinfo=None) == local else None
+    try:
+        local, is_day = _read_time(text)
+        if local is None:
+            return None
+        if is_day:
+            local += dt.timedelta(days=1)
+        if local.tzinfo is not None:
+            return local.astimezone(dt.UTC)
+        moved = local.replace(tzinfo=zone, fold=1).astimezone(dt.UTC)
+        return moved if moved.astimezone(zone).replace(tzinfo=None) == local else None
+    except (OverflowError, ValueError):  # beyond the years 1 to 9999
+        return None
 
 
 @lru_cache(maxsize=16)

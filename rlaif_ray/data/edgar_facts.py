@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from rlaif_ray.core import UTC
-from rlaif_ray.data.facts import first_said
+from rlaif_ray.data.facts import A_DAY, A_NUMBER, DAY, all_read, first_said
 from rlaif_ray.data.tables import FACT_SCHEMA
 from rlaif_ray.errors import SchemaError
 
@@ -44,20 +44,27 @@ def filings(pages: Iterable[Mapping[str, Any]], lag_days: int) -> pl.DataFrame:
     """
     parts = []
     for page in pages:
-        missing = [c for c in _COLUMNS if c not in page]
+        missing = [c for c in _COLUMNS if not isinstance(page, Mapping) or not isinstance(page.get(c), list)]
         if missing:
-            raise SchemaError(f"EDGAR's submissions lack {missing} among {sorted(page)}; expected its lists of columns")
-        parts.append(pl.DataFrame({ours: page[theirs] for theirs, ours in _COLUMNS.items()}, dict.fromkeys(_COLUMNS.values(), pl.String)))
+            raise SchemaError(f"EDGAR's submissions lack {missing} in {str(page)[:80]}; expected its lists of columns")
+        lists = {ours: page[theirs] for theirs, ours in _COLUMNS.items()}
+        try:
+            parts.append(pl.DataFrame(lists, dict.fromkeys(lists, pl.String)).with_columns(pl.col("about", "stamp").replace("", None)))
+        except (TypeError, pl.exceptions.ShapeError) as error:
+            why = str(error).splitlines()[0]
+            raise SchemaError(f"EDGAR's submissions hold columns that are no table of text ({why}); expected lists of one length") from None
     if not parts:
         return pl.DataFrame(schema=FILING_SCHEMA)
-    table = pl.concat(parts).unique("accession", keep="first", maintain_order=True).with_columns(
-        pl.col("filed").str.to_date("%Y-%m-%d"), pl.col("about").replace("", None).str.to_date("%Y-%m-%d"),
+    said = pl.concat(parts).unique("accession", keep="first", maintain_order=True)
+    table = said.with_columns(
+        pl.col("filed", "about").str.to_date(DAY, strict=False),
         pl.col("document").str.split("/").list.last(),  # a folder before it names a style sheet
-        clock=pl.col("stamp").replace("", None).str.head(19).str.to_datetime("%Y-%m-%dT%H:%M:%S")
+        pl.col("stamp").str.head(19).str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False),
     )  # fmt: skip
+    all_read(said, table, "EDGAR's submissions", filed=A_DAY, about=A_DAY, stamp="a time such as 2020-01-31T16:30:00.000Z")
     zones = table.with_columns(
-        utc=pl.col("clock").dt.replace_time_zone("UTC"),
-        new_york=pl.col("clock").dt.replace_time_zone(NEW_YORK, ambiguous="latest", non_existent="null").dt.convert_time_zone("UTC"),
+        utc=pl.col("stamp").dt.replace_time_zone("UTC"),
+        new_york=pl.col("stamp").dt.replace_time_zone(NEW_YORK, ambiguous="latest", non_existent="null").dt.convert_time_zone("UTC"),
     )
     proven = pl.col("filed").filter(_is_open("new_york") & ~_is_open("utc")).min()
     ruled_out = ~_is_open("new_york") | (~_bears_its_date("new_york") & (pl.col("filed") > proven).fill_null(False).not_())
@@ -114,24 +121,27 @@ def company_facts(symbol: str, answer: Mapping[str, Any], filed: pl.DataFrame, l
     """
     try:
         entries = [
-            (f"{taxonomy}/{concept}", unit, e.get("start"), e["end"], e["val"], e["form"], e["accn"], e["filed"])
+            (f"{taxonomy}/{concept}", unit, e.get("start"), str(e["end"]), str(e["val"]), e["form"], e["accn"], str(e["filed"]))
             for taxonomy, concepts in answer["facts"].items()
             for concept, body in concepts.items()
             for unit, given in body["units"].items()
             for e in given
+            if e["val"] is not None
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise SchemaError(
             f"company facts of {symbol} are not as EDGAR writes them ({error!r}); expected facts/taxonomy/concept/units"
         ) from None
     names = ("name", "unit", "started", "ended", "value", "form", "source_id", "filed")
-    kinds = {n: pl.Float64 if n == "value" else pl.String for n in names}
-    facts = pl.DataFrame(entries, kinds, orient="row", strict=False).drop_nulls("value").with_columns(
-        pl.col("started", "ended", "filed").str.to_date("%Y-%m-%d")
-    ).join(filed.select(source_id="accession", public="known_at"), on="source_id", how="left")  # fmt: skip
-    facts = facts.with_columns(
+    said = pl.DataFrame(entries, dict.fromkeys(names, pl.String), orient="row", strict=False)
+    number = pl.col("value").cast(pl.Float64, strict=False)
+    facts = said.with_columns(
+        pl.col("started", "ended", "filed").str.to_date(DAY, strict=False), pl.when(number.is_finite()).then(number)
+    )  # fmt: skip
+    all_read(said, facts, f"company facts of {symbol}", started=A_DAY, ended=A_DAY, filed=A_DAY, value=A_NUMBER)
+    facts = facts.join(filed.select(source_id="accession", public="known_at"), on="source_id", how="left").with_columns(
         symbol=pl.lit(symbol), timestamp=_after(pl.col("ended")), known_at=pl.coalesce("public", _guessed(pl.col("ended"), lag_days)),
     )  # fmt: skip
-    said = first_said(facts.sort("filed", "known_at", "source_id", maintain_order=True))
-    return said.select(FACT_SCHEMA.keys()).cast(pl.Schema(FACT_SCHEMA))
+    told = first_said(facts.sort("filed", "known_at", "source_id", maintain_order=True))
+    return told.select(FACT_SCHEMA.keys()).cast(pl.Schema(FACT_SCHEMA))
 

@@ -150,7 +150,10 @@ def _between(points: Sequence[tuple[float, float]], at: float) -> float | None:
 
 
 def _facts(symbol: str, path: Path) -> list[dict[str, Any]]:
-    day = dt.datetime.strptime(path.stem, "%Y%m%d").date()
+    try:
+        day = dt.datetime.strptime(path.stem, "%Y%m%d").date()
+    except ValueError:
+        raise SchemaError(f"{path} is named by no day; expected <yyyyMMdd>.csv") from None
     sessions = schedule(CALENDAR, day, day)
     if not sessions.height:
         raise DataError(f"{path} is a chain of a day without a session of {CALENDAR}; expected trading days")
@@ -184,6 +187,7 @@ def read_chain(path: Path) -> tuple[pl.DataFrame, float | None]:
         raise SchemaError(f"{path.name} has no column {absent[0]!r} among {table.columns}; expected {', '.join(CHAIN_SCHEMA)}")
     read = table.select("line", pl.col("expiry").str.to_date("%Y%m%d", strict=False), "right",
                         *[pl.col(c).cast(pl.Float64, strict=False) for c in ("strike", *NUMBERS)])  # fmt: skip
+    read = read.with_columns(pl.when(pl.col(c).is_finite()).then(c).alias(c) for c in ("strike", *NUMBERS))
     for name in CHAIN_SCHEMA:
         wrong = (read[name].is_null() & table[name].is_not_null()).arg_true()
         if len(wrong):

@@ -81,8 +81,10 @@ def test_nothing_there_is_two_empty_tables(vendor: AlpacaRest, access: Access) -
     assert tables["documents"].schema == DOCUMENT_SCHEMA and tables["mentions"].schema == MENTION_SCHEMA
 
 
-@pytest.mark.parametrize("fields", [{"updated_at": "yesterday"}, {"created_at": None}])
-def test_a_story_without_times_is_named(vendor: AlpacaRest, access: Access, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fields", [{"updated_at": "yesterday"}, {"created_at": None}, {"created_at": "2026-11-18T14:00:00"}, {"content": 5}],
+)
+def test_a_story_that_cannot_be_read_is_named(vendor: AlpacaRest, access: Access, fields: dict[str, Any]) -> None:
     broken = story(1, "2026-11-18T14:00:00Z") | fields
     vendor.answer = lambda path, query: (200, {"news": [broken], "next_page_token": None})
     with pytest.raises(SchemaError, match=r"gave a story as \{'id': 1, .*expected id, source, headline and two times"):

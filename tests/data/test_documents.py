@@ -158,7 +158,8 @@ def test_transcripts_and_notes_are_text_under_a_header(tmp_path: Path) -> None:
      ("1714665600000", "2024-05-02 16:00"),
      ("2024-05-02", "2024-05-03 04:00"), ("20240502", "2024-05-03 04:00"), ("May 02, 2024", "2024-05-03 04:00"),  # at the day's end
      ("2024-11-03 01:30:00", "2024-11-03 06:30"),  # the clock was set back: the later of the two
-     ("2024-03-10 02:30:00", None), ("yesterday", None), ("2024-13-01", None)],
+     ("2024-03-10 02:30:00", None), ("yesterday", None), ("2024-13-01", None),
+     ("9" * 30, None), ("9999-12-31", None), ("0001-01-01T00:00:00+14:00", None), ("Mon, 1 Jan 2020 00:00:00 +" + "9" * 20, None)],
 )  # fmt: skip
 def test_times_however_written(text: str, utc: str | None) -> None:
     found = moment(text, "America/New_York")
@@ -187,6 +188,7 @@ def test_a_bad_story_is_refused_by_file_and_line(tmp_path: Path, fault: str) -> 
      ("a.json", '{\n"articles": [\n{]}', r"a.json line 3 is no JSON"),
      ("a.json", '{"status": "error", "code": "apiKeyInvalid", "message": "Your API key is invalid"}', r"message: Your API key is invalid"),
      ("a.json", '{"Information": "rate limit is 25 requests"}', r"Information: rate limit is 25"),
+     ("a.json", "[" + "9" * 5000 + "]", r"a.json is no JSON"), ("a.json", "[" * 100_000, r"a.json cannot be read"),
      ("a.json", "[1]", r"a.json item 1 is int; expected an object"),
      ("a.csv", "headline,published,symbol\nUp, or down,2024-05-02,AAPL\n", r"a.csv line 2 has not the .* cells of the header"),
      ("a.csv", "Date,Close\n2024-05-02,1\n", r"a.csv has a format that cannot be told from 'Date,Close'; expected JSON objects"),

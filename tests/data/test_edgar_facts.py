@@ -120,5 +120,31 @@ def test_a_figure_of_a_day_that_is_not_over_is_known_when_it_is() -> None:
 def test_other_shapes_are_named() -> None:
     with pytest.raises(SchemaError, match=r"company facts of AAA are not as EDGAR writes them.*'end'"):
         company_facts("AAA", companyfacts({NAME: {"USD": [{"val": 1}]}}), filings([], 90), 90)
+    with pytest.raises(SchemaError, match=r"lack \['accessionNumber', .* in None; expected its lists"):
+        filings([None], 90)  # pyright: ignore[reportArgumentType]
     with pytest.raises(SchemaError, match=r"lack \['acceptanceDateTime'\]"):
         filings([{k: v for k, v in columns().items() if k != "acceptanceDateTime"}], 90)
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [({"val": "abc"}, "value is 'abc'"), ({"val": [1]}, r"value is '\[1\]'"), ({"val": float("inf")}, "value is 'inf'"),
+     ({"end": "2023-13-01"}, "ended is '2023-13-01'"), ({"end": None}, "ended is 'None'"), ({"filed": "soon"}, "filed is 'soon'"),
+     ({"start": 5}, "started is '5'")],
+)  # fmt: skip
+def test_a_cell_that_cannot_be_read_is_named(cell: dict[str, Any], says: str) -> None:
+    with pytest.raises(SchemaError, match=rf"^company facts of AAA: {says} in \('{NAME}', .*; expected a (number|day such as 2020-01-31)$"):
+        facts_of(entry("a", "2024-02-01", 1.0), entry("b", "2024-02-01", 2.0) | cell)
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [({"filingDate": ["2024-13-01"]}, r": filed is '2024-13-01'"), ({"acceptanceDateTime": ["soon"]}, r": stamp is 'soon'"),
+     ({"reportDate": ["soon"]}, r": about is 'soon'"), ({"form": [5]}, " hold columns that are no table"),
+     ({"form": []}, " hold columns that are no table"), ({"form": None}, r" lack \['form'\]")],
+)  # fmt: skip
+def test_submissions_that_cannot_be_read_are_named(column: dict[str, Any], says: str) -> None:
+    page = columns(("a", "2024-02-01", "2023-12-31", "2024-02-01T16:31:00.000Z", "10-Q", "a.htm"))
+    with pytest.raises(SchemaError, match=f"EDGAR's submissions{says}.*; expected") as caught:
+        filings([{**page, **column}], 90)
+    assert "\n" not in str(caught.value)

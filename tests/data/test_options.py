@@ -119,6 +119,7 @@ def test_contracts_by_their_osi_name(tmp_path: Path) -> None:
     ("row", "says"),
     [
         ("20200201,100,C,1,1,1,1,four,,0.2,0.5,,,,", r"20200102.csv line 2: volume is 'four'; expected a number"),
+        ("20200201,100,C,1,1,1,1,inf,,0.2,0.5,,,,", r"line 2: volume is 'inf'; expected a number"),
         ("soon,100,C,1,1,1,1,4,,0.2,0.5,,,,", r"line 2: expiry is 'soon'; expected yyyyMMdd"),
         ("20200201,100,X,1,1,1,1,4,,0.2,0.5,,,,", r"line 2: strike 100.0, right 'X'; expected a strike and C or P"),
         ("20200201,,C,1,1,1,1,4,,0.2,0.5,,,,", r"line 2: strike None, right 'C'"),
@@ -146,6 +147,9 @@ def test_other_bad_folders_are_one_line(tmp_path: Path) -> None:
     put(tmp_path / "x", header="#expiry,strike")
     with pytest.raises(SchemaError, match=r"no column 'right'"):
         LeanOptionSource(str(tmp_path / "x"), names=("X",)).read("X")
+    put(tmp_path / "z", day="20201340")
+    with pytest.raises(SchemaError, match=r"20201340\.csv is named by no day"):
+        LeanOptionSource(str(tmp_path / "z"), names=("Z",)).read("Z")
     put(tmp_path / "y", day="20200104")
     with pytest.raises(DataError, match=r"day without a session"):
         LeanOptionSource(str(tmp_path / "y"), names=("Y",)).read("Y")
