@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import polars as pl
-from deltalake import DeltaTable, PostCommitHookProperties, WriterProperties
+from deltalake import DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError
 
-from rlaif_ray.data.lake import MONTH, Lake, in_one_line, reached
+from rlaif_ray.data.lake import MONTH, Lake, in_one_line, reached, writing
 from rlaif_ray.data.receipts import changed
 from rlaif_ray.data.revisions import REVISION
 from rlaif_ray.data.tables import Table
@@ -145,7 +145,7 @@ def _compact(handle: DeltaTable) -> int:
     if not crowded:
         return 0
     done = handle.optimize.compact(
-        partition_filters=[(partition, "in", crowded)], writer_properties=WriterProperties(compression="ZSTD"),
+        partition_filters=[(partition, "in", crowded)], writer_properties=writing(pl.scan_delta(handle).collect_schema()),
         post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
     )  # fmt: skip
     return int(done["numFilesRemoved"])

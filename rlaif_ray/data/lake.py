@@ -6,7 +6,7 @@ import datetime as dt
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -285,10 +285,10 @@ def _filed(rows: pl.DataFrame, partition: str) -> pl.DataFrame:
     return rows.with_columns(pl.col("known_at").dt.strftime("%Y-%m").alias(MONTH)) if partition == MONTH else rows
 
 
-def _writing(rows: pl.DataFrame) -> WriterProperties:
+def writing(schema: Mapping[str, pl.DataType]) -> WriterProperties:
     """How files are written: measures and moments hardly repeat, and a dictionary of them costs half the writing."""
     plain = ColumnProperties(dictionary_enabled=False)
-    columns = {name: plain for name, dtype in rows.schema.items() if dtype.is_float() or isinstance(dtype, pl.Datetime)}
+    columns = {name: plain for name, dtype in schema.items() if dtype.is_float() or isinstance(dtype, pl.Datetime)}
     return WriterProperties(compression="ZSTD", column_properties=columns)
 
 
@@ -298,7 +298,7 @@ def _commit(handle: DeltaTable, fresh: pl.DataFrame, shard: str) -> None:
     owned = fresh["timestamp"].dt.strftime("%Y-%m") if partition == MONTH else fresh[partition]
     write_deltalake(
         handle, _filed(fresh, partition).to_arrow(compat_level=pl.CompatLevel.oldest()), mode="append",
-        writer_properties=_writing(fresh),
+        writer_properties=writing(fresh.schema),
         commit_properties=CommitProperties(
             custom_metadata={"shard": shard}, app_transactions=[Transaction(part, number) for part in owned.unique().sort()],
         ),

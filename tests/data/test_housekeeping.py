@@ -4,6 +4,7 @@ from typing import get_args
 
 import polars as pl
 import pytest
+from pyarrow.parquet import ParquetFile
 
 from rlaif_ray.cli import main
 from rlaif_ray.data import lake as lake_module
@@ -103,6 +104,23 @@ def test_compaction_changes_no_row_and_no_pinned_version(tmp_path: Path) -> None
     assert lake.read("bars", version=pinned).equals(before["bars", "latest"])
     assert compact(lake) == {} and verify(lake) == []
     assert lake.append("bars", rows("A", [float(k) if k else -1.0 for k in range(23)]), "0", revised_at=LATER) == 1
+
+
+def test_a_compacted_file_is_written_as_an_appended_one(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), "set")
+    lake.append("bars", rows("A", [0.0]), "0")
+    appended = encodings(lake)
+    for k in range(1, 22):
+        lake.append("bars", rows("A", [float(k)], first=k), "0")
+    assert compact(lake) == {"bars": 22}
+    assert encodings(lake) == appended and "RLE_DICTIONARY" not in appended["x"] | appended["timestamp"] | appended["known_at"]
+
+
+def encodings(lake: Lake) -> dict[str, set[str]]:
+    """How the columns are written in the one file that the table's newest version names."""
+    (file,) = lake.delta("bars").file_uris()
+    group = ParquetFile(file).metadata.row_group(0)
+    return {group.column(k).path_in_schema: set(group.column(k).encodings) for k in range(group.num_columns)}
 
 
 def test_the_commands_say_it_and_exit(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
