@@ -70,7 +70,9 @@ def test_help_of_pipeline_says_every_knob_with_its_default(capsys):
         (["stream", "--data.names=[A]"], ["--data.dataset=NAME"]),
         (["stream", "--data.names=[A]", "--data.dataset=x", "--for=soon"], ["--for is 'soon'; expected minutes above 0"]),
         (["stream", "--data.names=[A]", "--data.dataset=x", "--vendor=polygn"], ["--vendor is 'polygn'", "Did you mean 'polygon'?"]),
-        (["stream", "--data.names=[A]", "--data.dataset=x", "--data.feed=otc"], ["data.feed is 'otc', which has no stream"]),
+        *[(["stream", "--data.names=[A]", "--data.dataset=x", f"--data.feed={feed}", f"--vendor={vendor}"],
+           [f"data.feed is {feed!r}", "as they are made", "expected one of iex, sip"])
+          for feed, vendor in (("otc", "alpaca"), ("delayed_sip", "alpaca"), ("delayed_sip", "polygon"))],
         (["serve"], ["serve needs --run RUN"]),
         (["serve", "--run", "x", "--port=99999"], ["--port is '99999'", "1 to 65535"]),
         (["serve", "--run", "nope"], ["nope is not a run"]),

@@ -16,7 +16,7 @@ from rlaif_ray.errors import ConfigError, DataError, did_you_mean
 
 Event = Mapping[str, Any]
 _ALPACA = "wss://stream.data.alpaca.markets/v2"
-_STREAMED = ("iex", "sip", "delayed_sip")
+_ON_TIME = ("iex", "sip")  # delayed_sip has a stream too, 15 minutes after the bars that we would make of it
 _PRICES = ("open", "high", "low", "close", "volume")
 
 
@@ -43,16 +43,16 @@ class Vendor:
 
 
 def named(name: str, feed: str, url: str | None = None) -> Vendor:
-    """A vendor by its name, at its own address or another. Raises `ConfigError` for an unknown one, or a feed without a stream.
+    """A vendor by its name, at its own address or another. Raises `ConfigError` for an unknown one, or a feed that is not on time.
 
-    `feed` : of Alpaca's, which has a stream for each.
+    `feed` : of Alpaca's; its minutes are streamed, or fill the gaps of another vendor's stream.
     """
+    if name not in ("alpaca", "polygon"):
+        raise ConfigError(f"--vendor is {name!r}; expected alpaca or polygon.{did_you_mean(name, ('alpaca', 'polygon'))}")
+    if feed not in _ON_TIME:
+        raise ConfigError(f"data.feed is {feed!r}, which does not give minutes as they are made; expected one of {', '.join(_ON_TIME)}")
     if name == "polygon":
         return polygon() if url is None else polygon(url)
-    if name != "alpaca":
-        raise ConfigError(f"--vendor is {name!r}; expected alpaca or polygon.{did_you_mean(name, ('alpaca', 'polygon'))}")
-    if feed not in _STREAMED:
-        raise ConfigError(f"data.feed is {feed!r}, which has no stream; expected one of {', '.join(_STREAMED)}")
     return alpaca(url or f"{_ALPACA}/{feed}")
 
 
