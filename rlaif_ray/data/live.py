@@ -13,8 +13,8 @@ from rlaif_ray.data.alpaca import AlpacaSource
 from rlaif_ray.data.clean import sift
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import set_apart
-from rlaif_ray.data.sessions import bar_size
 from rlaif_ray.data.stream import BarStream
+from rlaif_ray.data.terms import refuse_other_size
 from rlaif_ray.data.vendors import Vendor
 from rlaif_ray.errors import DataError
 
@@ -69,7 +69,8 @@ def listen(
     """
     symbols, minutes, clock = source.symbols(), source.bar_minutes, source.access.clock
     now = dt.datetime.fromtimestamp(clock(), dt.UTC)
-    last = _end(lake, symbols, dt.timedelta(minutes=minutes), now)
+    refuse_other_size(lake, dt.timedelta(minutes=minutes))
+    last = _end(lake, symbols, now)
     keeper = IntoLake(lake, latency_s, clock)
     _LOG.info("%s: bars of %s after %s", vendor.name, ", ".join(symbols), f"{last or now:%Y-%m-%d %H:%M} UTC")
     BarStream(
@@ -79,22 +80,18 @@ def listen(
     return keeper.rows
 
 
-def _end(lake: Lake, symbols: Sequence[str], bar: dt.timedelta, now: dt.datetime) -> dt.datetime | None:
-    """The last bar end that the lake has of any of `symbols`, from which a stream of such bars can go on; None: it has none."""
+def _end(lake: Lake, symbols: Sequence[str], now: dt.datetime) -> dt.datetime | None:
+    """The last bar end that the lake has of any of `symbols`, from which a stream can go on; None: it has none."""
     if "bars" not in lake.tables():
         return None
     bars = pl.scan_delta(lake.delta("bars")).filter(pl.col("symbol").is_in(list(symbols)))
     ends = bars.group_by("symbol").agg(pl.col("timestamp").max()).sort("timestamp", "symbol").collect().rows()
     if not ends:
         return None
-    symbol, last = ends[-1]
-    where = f"the bars in {lake.uri}/{lake.dataset}"
-    times = lake.read("bars", [symbol], start=(last - LONGEST_GAP).date())["timestamp"]
-    if len(times) > 1 and bar_size(times) != bar:
-        raise DataError(f"{where} are of {bar_size(times)}, the stream's of {bar}; expected one size: choose another data.dataset")
+    _, last = ends[-1]
     if now - last > LONGEST_GAP:
         raise DataError(
-            f"{where} end at {last:%Y-%m-%d %H:%M} UTC; expected an end within the last {LONGEST_GAP.days} days: take in what is missing "
-            f"first, with rlaif ingest"
+            f"the bars in {lake.uri}/{lake.dataset} end at {last:%Y-%m-%d %H:%M} UTC; expected an end within the last "
+            f"{LONGEST_GAP.days} days: take in what is missing first, with rlaif ingest"
         )
     return last

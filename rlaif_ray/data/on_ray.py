@@ -16,24 +16,14 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 
 from rlaif_ray.core import Source
 from rlaif_ray.data.bar_tables import BadRows
-from rlaif_ray.data.intake import (
-    OfMany,
-    Report,
-    Stored,
-    Whole,
-    append_bars,
-    gaps_left,
-    read_clean,
-    source_tables,
-    usual_delay_s,
-    version_of,
-)
+from rlaif_ray.data.intake import OfMany, Report, Stored, Whole, append_bars, gaps_left, read_clean, source_tables, version_of
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import not_read
 from rlaif_ray.data.receipts import Ingest, record, recorded, request
 from rlaif_ray.data.resume import Resume, Span, bars_before
 from rlaif_ray.data.sessions import bars_per_year
-from rlaif_ray.errors import ConfigError, DataError, MissingDataError, RlaifError
+from rlaif_ray.data.terms import refuse_other_latency, refuse_other_size
+from rlaif_ray.errors import DataError, MissingDataError, RlaifError
 
 TRIES = 3  # of a symbol whose source cannot be reached
 # A commit costs 30 ms, and its rows lie in memory together, 110 bytes each.
@@ -61,7 +51,8 @@ def ingest(
     that ends less early is a halt. So the set says the same whether it comes at once or day by day. Prices that are not raw
     have their splits in them, so their `split` column becomes 1.
 
-    Raises `DataError` for fewer than two symbols or two bar sizes.
+    Raises `DataError` for fewer than two symbols, or two bar sizes in the source or between it and the dataset; `ConfigError`
+    for another latency than the dataset's.
     """
     asked = request(source, start, end, latency_s, bad_rows)  # before anything is read: what changes meanwhile is not yet taken in
     if (done := recorded(lake, asked)) is not None:
@@ -78,7 +69,8 @@ def ingest(
     kept = [s for s in good if good[s]["rows"]]
     _need_two(kept, f"between {start} and {end} there is", "check data.start and data.end" if not failed else f"{failed}")
     whole = Whole.of(source, {s: good[s] for s in kept})
-    _refuse_other_latency(lake, kept, min(good[s]["delay_s"] for s in kept))
+    refuse_other_size(lake, whole.bar)
+    refuse_other_latency(lake, kept, min(good[s]["delay_s"] for s in kept))
 
     fetched_at = dt.datetime.now(dt.UTC)
     if failed:
@@ -210,15 +202,3 @@ def _raise_first(reports: Mapping[str, Any]) -> None:
     if errors:
         more = f" ({len(errors) - 1} more of {len(reports)} symbols have errors)" if len(errors) > 1 else ""
         raise type(errors[0])(f"{errors[0]}{more}")
-
-
-def _refuse_other_latency(lake: Lake, symbols: Sequence[str], delay_s: float) -> None:
-    """Rows with the same values are skipped, so their old `known_at` would silently stand."""
-    if "bars" not in lake.tables():
-        return
-    before = usual_delay_s(lake, symbols)
-    if before is not None and before != delay_s:
-        raise ConfigError(
-            f"the bars in {lake.uri}/{lake.dataset} are known {before:g} s after their end, these {delay_s:g} s; "
-            f"expected one data.latency_s a dataset: choose another data.dataset"
-        )

@@ -119,7 +119,7 @@ def test_it_goes_on_where_the_lake_ends(rest: AlpacaRest, tmp_path: Path) -> Non
         desk.clock.set("2026-11-28T14:47:20Z")
         with pytest.raises(DataError, match=r"end at 2026-11-20 14:47 UTC; expected an end within the last 7 days.*rlaif ingest"):
             desk.listen(vendor, "14:48")
-        with pytest.raises(DataError, match=r"are of 0:01:00, the stream's of 0:05:00; expected one size: choose another data.dataset"):
+        with pytest.raises(DataError, match=r"are of 0:01:00, these of 0:05:00; expected one size a dataset: choose another data"):
             Desk(rest, tmp_path, "5Min").listen(vendor, "14:48")
         with pytest.raises(ConfigError, match=r"data.timeframe is 1Day; a stream gives 1Min, 5Min"):
             Desk(rest, tmp_path, "1Day").listen(vendor, "14:48")
@@ -167,4 +167,4 @@ def test_it_ends_by_itself_and_wrong_keys_end_it_at_once(
         assert "refused with 402 'auth failed'" in capsys.readouterr().err
     Lake(str(tmp_path / "mixed"), "live").append("bars", daily("AAPL", [1.0, 2.0]), "0")
     assert main([*typed(rest, socket, tmp_path / "mixed"), "--for=1"]) == 2
-    assert "are of 1 day, 0:00:00, the stream's of 0:01:00" in capsys.readouterr().err
+    assert "are of 1 day, 0:00:00, these of 0:01:00" in capsys.readouterr().err

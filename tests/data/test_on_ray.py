@@ -89,6 +89,24 @@ def test_bars_are_known_after_the_latency_and_one_dataset_has_one(folder: Path, 
     assert (bars["known_at"] - bars["timestamp"]).unique().to_list() == [dt.timedelta(seconds=30)]
     with pytest.raises(ConfigError, match=r"known 30 s after their end, these 0 s.*data.dataset"):
         take(folder, lake)
+    for symbol in ("X", "Y"):
+        write_csv(folder.parent / "others", symbol, UP)
+    with pytest.raises(ConfigError, match="known 30 s after their end, these 0 s"):
+        take(folder.parent / "others", lake)
+
+
+def test_one_dataset_has_one_bar_size(folder: Path, lake: Lake, tmp_path: Path) -> None:
+    take(folder, lake)
+    before = lake.read("bars")
+    for symbols in (("A", "B"), ("X", "Y")):  # those that are there, and others beside them
+        minutes = tmp_path / symbols[0]
+        minutes.mkdir()
+        for symbol in symbols:
+            rows = [f"2020-01-02 15:{k},{k}" for k in range(55, 60)]
+            (minutes / f"{symbol}.csv").write_text("\n".join(["datetime,close", *rows]) + "\n")
+        with pytest.raises(DataError, match=r"/set are of 1 day, 0:00:00, these of 0:01:00; expected one size a dataset"):
+            take(minutes, lake)
+    assert lake.read("bars").equals(before)
 
 
 def test_who_ends_early_is_delisted_and_who_ends_a_little_early_is_halted(folder: Path, lake: Lake) -> None:
