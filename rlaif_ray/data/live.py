@@ -14,7 +14,7 @@ from rlaif_ray.data.clean import sift
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import set_apart
 from rlaif_ray.data.stream import BarStream
-from rlaif_ray.data.terms import refuse_other_size
+from rlaif_ray.data.terms import refuse_other_latency, refuse_other_size
 from rlaif_ray.data.vendors import Vendor
 from rlaif_ray.errors import DataError
 
@@ -65,11 +65,13 @@ def listen(
     vendor : whose websocket; it may be another than the source's.
     sleep : waits before a connection is made again.
 
-    Raises `DataError` where the lake has bars of another size or ends more than 7 days ago, else as `BarStream.run`.
+    Raises `DataError` where the lake has bars of another size or ends more than 7 days ago, `ConfigError` where its bars are
+    known at another latency, else as `BarStream.run`.
     """
     symbols, minutes, clock = source.symbols(), source.bar_minutes, source.access.clock
     now = dt.datetime.fromtimestamp(clock(), dt.UTC)
     refuse_other_size(lake, dt.timedelta(minutes=minutes))
+    refuse_other_latency(lake, symbols, dt.timedelta(seconds=latency_s).total_seconds())
     last = _end(lake, symbols, now)
     keeper = IntoLake(lake, latency_s, clock)
     _LOG.info("%s: bars of %s after %s", vendor.name, ", ".join(symbols), f"{last or now:%Y-%m-%d %H:%M} UTC")

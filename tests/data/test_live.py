@@ -125,6 +125,17 @@ def test_it_goes_on_where_the_lake_ends(rest: AlpacaRest, tmp_path: Path) -> Non
             Desk(rest, tmp_path, "1Day").listen(vendor, "14:48")
 
 
+@pytest.mark.parametrize("there", ["AAPL", "NVDA"])  # a name of the stream's, another of the dataset's
+def test_a_stream_has_the_latency_of_its_dataset(rest: AlpacaRest, tmp_path: Path, there: str) -> None:
+    desk = Desk(rest, tmp_path)
+    desk.lake.append("bars", desk.truth(1, "14:35").filter(symbol="AAPL").with_columns(symbol=pl.lit(there)), "ingest")
+    with alpaca_socket().serving() as socket:
+        vendor = vendors.named("alpaca", "iex", socket.url)
+        with pytest.raises(ConfigError, match=r"known 0 s after their end, these 60 s; expected one data.latency_s a dataset"):
+            desk.listen(vendor, "14:47", latency_s=60.0)
+        assert socket.connections == 0
+
+
 def test_what_cannot_be_right_is_set_apart_and_the_latency_counts(rest: AlpacaRest, tmp_path: Path) -> None:
     desk = Desk(rest, tmp_path)
     rest.bars["1Min", "AAPL"][1] |= {"l": 0.0}
