@@ -117,12 +117,30 @@ def test_it_goes_on_where_the_lake_ends(rest: AlpacaRest, tmp_path: Path) -> Non
         assert desk.listen(vendor, "14:47", latency_s=0.0) == 2 * 12
         assert desk.lake.read("bars").equals(desk.truth(1, "14:47"))
         desk.clock.set("2026-11-28T14:47:20Z")
-        with pytest.raises(DataError, match=r"end at 2026-11-20 14:47 UTC; expected an end within the last 7 days.*rlaif ingest"):
+        with pytest.raises(DataError, match=r"bars of AAPL, MSFT in .* AAPL at 2026-11-20 14:47 UTC; expected .* 7 days.*rlaif ingest"):
             desk.listen(vendor, "14:48")
         with pytest.raises(DataError, match=r"are of 0:01:00, these of 0:05:00; expected one size a dataset: choose another data"):
             Desk(rest, tmp_path, "5Min").listen(vendor, "14:48")
         with pytest.raises(ConfigError, match=r"data.timeframe is 1Day; a stream gives 1Min, 5Min"):
             Desk(rest, tmp_path, "1Day").listen(vendor, "14:48")
+
+
+def test_every_symbol_goes_on_where_it_ends(rest: AlpacaRest, tmp_path: Path) -> None:
+    desk = Desk(rest, tmp_path)
+    desk.clock.set(f"{DAY}T14:47:20Z")
+    paid = pl.when(pl.col("timestamp").dt.minute() == 40).then(0.5).otherwise(0.0).alias("dividend")  # no stream says so
+    apple, other = (desk.truth(1, until).filter(symbol=s) for s, until in (("AAPL", "14:45"), ("MSFT", "14:35")))
+    desk.lake.append("bars", pl.concat([apple.with_columns(paid), other]), "ingest")
+    with alpaca_socket().serving() as socket:
+        vendor = vendors.named("alpaca", "iex", socket.url)
+        assert desk.listen(vendor, "14:47") == 2 + 12
+        has = desk.lake.read("bars", revision="all")
+        assert has.drop("dividend").equals(desk.truth(1, "14:47").drop("dividend")) and has["dividend"].sum() == 0.5
+        desk.clock.set("2026-11-28T14:47:20Z")
+        later = desk.lake.read("bars", ["AAPL"])[-1:].with_columns(pl.col("timestamp", "known_at") + dt.timedelta(days=3))
+        desk.lake.append("bars", later, "ingest")
+        with pytest.raises(DataError, match=r"bars of MSFT in .* at 2026-11-20 14:47 UTC; expected an end within the last 7 days"):
+            desk.listen(vendor, "14:48")
 
 
 @pytest.mark.parametrize("there", ["AAPL", "NVDA"])  # a name of the stream's, another of the dataset's
