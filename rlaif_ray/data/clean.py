@@ -84,22 +84,23 @@ def sift(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows that `clean` takes, and those that it would refuse with a `reason` each.
 
     A row is set apart for the first of its figures that money cannot be counted in. Of different rows on one time the
-    last in the source's order stays: who writes twice corrects himself.
+    last in the source's order stays: who writes twice corrects himself. Rows that say `delisted` have no figures and stay.
     """
+    alive, gone = bars.filter(~pl.col("delisted")), bars.filter("delisted")
     reasons: dict[int, str] = {}
-    for name, rows in _wrong(bars).items():
+    for name, rows in _wrong(alive).items():
         for i in rows:
-            reasons.setdefault(i, _said(bars, name, i))
-    if not reasons and ascending(bars["timestamp"]):
+            reasons.setdefault(i, _said(alive, name, i))
+    if not reasons and ascending(alive["timestamp"]):
         return bars, bars.clear().with_columns(reason=pl.lit("", pl.String))
-    numbered = bars.with_row_index("i").filter(~pl.col("i").is_in(list(reasons)))
+    numbered = alive.with_row_index("i").filter(~pl.col("i").is_in(list(reasons)))
     if numbered["timestamp"].is_duplicated().any():
         last = numbered.filter(pl.col("i") == pl.col("i").max().over("timestamp")).drop("i")
         corrected = numbered.join(last, on=bars.columns, how="anti", nulls_equal=True)["i"]
         reasons |= dict.fromkeys(corrected, "another row on the same time came later in the source")
     order = sorted(reasons)
-    apart = bars[order].with_columns(pl.Series("reason", [reasons[i] for i in order], pl.String))
-    return bars.with_row_index("i").filter(~pl.col("i").is_in(order)).drop("i"), apart
+    apart = alive[order].with_columns(pl.Series("reason", [reasons[i] for i in order], pl.String))
+    return pl.concat([alive.with_row_index("i").filter(~pl.col("i").is_in(order)).drop("i"), gone]), apart
 
 
 def ascending(moments: pl.Series) -> bool:

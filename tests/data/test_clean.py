@@ -188,3 +188,13 @@ def test_sifting_takes_what_cannot_be_right_and_of_rows_that_disagree_all_but_th
     ]  # fmt: skip
     assert apart["close"].to_list() == [11.0, 13.0, 14.0]
     assert sift(bars[:1])[1].is_empty()
+
+
+def test_sifting_leaves_the_row_that_says_delisted() -> None:
+    bars = daily("A", CLOSES, volume=[100.0, -5.0, 100.0, 100.0, 100.0, 100.0])
+    nothing = [pl.lit(None, pl.Float64).alias(c) for c in ("open", "high", "low", "close", "volume")]
+    gone = bars[-1].with_columns(*nothing, tradable=pl.lit(False), delisted=pl.lit(True))
+    good, apart = sift(pl.concat([bars[:-1], gone]))
+    assert apart["close"].to_list() == [11.0] and good["delisted"].to_list() == [False] * 4 + [True]
+    assert clean(good, calendar="XNYS")[0]["delisted"].to_list() == [False] * 5 + [True]  # the second day stands still
+    assert sift(pl.concat([bars[2:-1], gone]))[1].is_empty()
