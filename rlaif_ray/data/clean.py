@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import polars as pl
 
 from rlaif_ray.core import UTC
 from rlaif_ray.data.events import split_evidence
-from rlaif_ray.data.sessions import DAY, bar_size, schedule
+from rlaif_ray.data.sessions import DAY, bar_ends, bar_size, schedule, trading_hours
 from rlaif_ray.errors import DataError, SchemaError
 
 OHLC = ("open", "high", "low", "close")
@@ -26,6 +25,7 @@ BAR_SCHEMA: dict[str, Any] = {
 _POSITIVE = (*OHLC, "split")
 _COUNTED = (*_POSITIVE, "volume", "dividend")
 OUTLIER_SIGMAS = 12.0  # robust standard deviations of log returns; a plain 4-sigma day is a market, not an error
+GRID_BARS = 1000  # a symbol's first, from which it is seen how its bars are counted: two or three sessions of minutes
 MOVES, FEWEST_MOVES = 100, 20  # before a move that it is held against
 
 
@@ -149,29 +149,50 @@ def fill_sessions(bars: pl.DataFrame, calendar: str, last: dt.date) -> pl.DataFr
 def _fill_within(bars: pl.DataFrame, calendar: str, bar: dt.timedelta) -> pl.DataFrame:
     """Bars shorter than a day with those present that sessions lack, between the first bar and the last.
 
-    Bars are counted from the open or from the full hour, as most of those within hours are. If most are as neither, nothing is
-    known to lack. Whole sessions are not added: a file of some days says nothing about the others.
+    Whole sessions are not added: a file of some days says nothing about the others. Nothing is added where the source's sessions
+    are not the calendar's (days of currencies end in New York), to a session that no bar beside the gap belongs to, nor
+    where a bar that is counted otherwise lies.
+    """
+    grid = _grid(bars, calendar, bar)
+    if grid is None:
+        return bars
+    told = bars.select("timestamp", told="session")
+    odd = told.join(grid, on="timestamp", how="anti").select("timestamp", odd=True)
+    lacks = grid.filter(pl.col("timestamp").is_between(bars["timestamp"][0], bars["timestamp"][-1])).join(told, on="timestamp", how="anti")
+    lacks = lacks.join_asof(told, on="timestamp").join_asof(told, on="timestamp", strategy="forward", suffix="_next")
+    beside = (pl.col("session") == pl.col("told")) | (pl.col("session") == pl.col("told_next")).fill_null(False)
+    lacks = lacks.join_asof(odd, on="timestamp", strategy="nearest", tolerance=bar - dt.timedelta(microseconds=1))
+    return _standing_still(bars, lacks.filter(beside & pl.col("odd").is_null()).select("session", "timestamp"))
+
+
+def _grid(bars: pl.DataFrame, calendar: str, bar: dt.timedelta) -> pl.DataFrame | None:
+    """`session` and `timestamp` (end) of all bars of the span, counted as most of the symbol's first ones within hours are: from
+    the open or the full hour, the last cut short by the close or not. None if most are as none of these, if they reach over less
+    than half of the hours (another market's), or if a bar's session is not the calendar's.
+
+    From the first ones only, so that later ones do not decide anew about what has been said.
     """
     span = calendar, bars["session"][0], bars["session"][-1]
-    within = (pl.col("open") < pl.col("timestamp")) & (pl.col("timestamp") <= pl.col("close"))
-    in_hours = bars.select("session", "timestamp").join(schedule(*span), on="session").filter(within).height
-    for from_open in (True, False):
-        grid = _ends(*span, bar, from_open)
-        if 2 * grid["timestamp"].is_in(bars["timestamp"].implode()).sum() >= in_hours:
-            lived = pl.col("timestamp").is_between(bars["timestamp"][0], bars["timestamp"][-1])
-            days = pl.col("session").is_in(bars["session"].unique().implode())
-            return _standing_still(bars, grid.filter(lived & days).join(bars, on="timestamp", how="anti"))
-    return bars
+    hours = trading_hours(*span).rename({"session": "open_session"})
+    within = bars.select("timestamp", "session").join_asof(
+        hours, left_on="timestamp", right_on="begin", allow_exact_matches=False
+    ).filter(pl.col("timestamp") <= pl.col("end"))  # fmt: skip
+    if (within["session"] != within["open_session"]).any():
+        return None
+    first = bars["timestamp"].head(GRID_BARS)
+    in_hours = within.filter(pl.col("timestamp") <= first[-1]).height
 
+    def met(grid: pl.DataFrame) -> pl.DataFrame:
+        return grid.filter(pl.col("timestamp").is_in(first.implode()))
 
-@lru_cache(maxsize=16)
-def _ends(calendar: str, first: dt.date, last: dt.date, bar: dt.timedelta, from_open: bool) -> pl.DataFrame:
-    """`session` and `timestamp` of every bar of the calendar; the last of a session may be cut short by its close."""
-    begin = pl.col("open") if from_open else pl.col("open").dt.truncate(bar)
-    steps = schedule(calendar, first, last).with_columns(begin=begin).with_columns(
-        step=pl.int_ranges(1, ((pl.col("close") - pl.col("begin")) / bar).ceil().cast(pl.Int64) + 1)
-    ).explode("step")  # fmt: skip
-    return steps.select("session", timestamp=pl.min_horizontal(pl.col("begin") + pl.col("step") * bar, "close"))
+    grid = max((bar_ends(*span, bar, from_open, cut) for from_open in (True, False) for cut in (True, False)), key=lambda g: met(g).height)
+    on_grid = met(grid)
+    if 2 * on_grid.height <= in_hours or not on_grid.height:
+        return None
+    reach = on_grid.group_by("session").agg(begin=pl.col("timestamp").min(), end=pl.col("timestamp").max())
+    could = grid.filter(pl.col("timestamp").is_between(first[0], first[-1])).join(reach, on="session")
+    reached = could.filter(pl.col("timestamp").is_between("begin", "end"))
+    return grid if 2 * reached.height > could.height else None
 
 
 def _standing_still(bars: pl.DataFrame, missing: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""When an exchange is open: session closes in UTC (half days included), bars a year, the size of a bar.
+"""When an exchange is open: session closes in UTC (half days included), breaks, bars a year, the size and the ends of bars.
 
 Nothing here assumes 252 days or 390 minutes: all is counted from the exchange's calendar.
 """
@@ -26,18 +26,39 @@ def schedule(calendar: str, first: dt.date, last: dt.date) -> pl.DataFrame:
     """
     # Whole years, so that one calendar is built for all symbols of a set.
     whole = _years(calendar, first.year, last.year)
-    return whole.filter(pl.col("session").is_between(first, last))
+    return whole.filter(pl.col("session").is_between(first, last)).select("session", "open", "close")
+
+
+def trading_hours(calendar: str, first: dt.date, last: dt.date) -> pl.DataFrame:
+    """When there is trading, in order: `session`, `begin` and `end` (UTC). A session with a break at noon has two rows."""
+    days = _years(calendar, first.year, last.year).filter(pl.col("session").is_between(first, last))
+    morning = days.select("session", begin="open", end=pl.coalesce("break_start", "close"))
+    afternoon = days.drop_nulls("break_end").select("session", begin="break_end", end="close")
+    return pl.concat([morning, afternoon]).sort("begin")
+
+
+@lru_cache(maxsize=16)
+def bar_ends(calendar: str, first: dt.date, last: dt.date, bar: dt.timedelta, from_open: bool, cut: bool) -> pl.DataFrame:
+    """`session` and `timestamp` (end, UTC) of every bar that sessions have, counted from the open or from the full hour.
+
+    A last bar that is longer than its session is `cut` short by the close, or keeps its size.
+    """
+    begin = pl.col("begin") if from_open else pl.col("begin").dt.truncate(bar)
+    steps = trading_hours(calendar, first, last).with_columns(begin=begin).with_columns(
+        step=pl.int_ranges(1, ((pl.col("end") - pl.col("begin")) / bar).ceil().cast(pl.Int64) + 1)
+    ).explode("step")  # fmt: skip
+    end = pl.col("begin") + pl.col("step") * bar
+    return steps.select("session", timestamp=pl.min_horizontal(end, "end") if cut else end)
 
 
 @lru_cache(maxsize=16)
 def _years(calendar: str, first: int, last: int) -> pl.DataFrame:
     # Both ends are given: by default a calendar reaches from 20 years ago to next year, as seen from today.
     times = _calendar(calendar, first, last).schedule
-    return pl.DataFrame({
-        "session": times.index.to_numpy().astype("datetime64[D]"),
-        "open": times["open"].dt.tz_localize(None).to_numpy().astype("datetime64[us]"),
-        "close": times["close"].dt.tz_localize(None).to_numpy().astype("datetime64[us]"),
-    }).with_columns(pl.col("open", "close").dt.replace_time_zone("UTC").cast(UTC))  # fmt: skip
+    moments = {c: times[c].dt.tz_localize(None).to_numpy().astype("datetime64[us]") for c in ("open", "break_start", "break_end", "close")}
+    return pl.DataFrame({"session": times.index.to_numpy().astype("datetime64[D]"), **moments}).with_columns(
+        pl.col(*moments).dt.replace_time_zone("UTC").cast(UTC)
+    )
 
 
 @lru_cache(maxsize=16)
@@ -78,11 +99,12 @@ def bar_size(timestamps: pl.Series) -> dt.timedelta:
 def bars_per_year(calendar: str, bar: dt.timedelta, first: dt.date, last: dt.date) -> float:
     """Bars of size `bar` in a mean year of the calendar, counted over the whole years that hold `first` to `last`.
 
-    Whole years, because a span of a few days says little about a year. A last, shorter bar of a session counts as one.
+    Whole years, because a span of a few days says little about a year. A last, shorter bar of a session, or before its
+    break, counts as one.
     """
-    sessions = schedule(calendar, dt.date(first.year, 1, 1), dt.date(last.year, 12, 31))
+    span = dt.date(first.year, 1, 1), dt.date(last.year, 12, 31)
     years = (dt.date(last.year + 1, 1, 1) - dt.date(first.year, 1, 1)).days / 365.25
     if bar >= DAY:
-        return sessions.height / years
-    minutes = (sessions["close"] - sessions["open"]).dt.total_seconds().to_numpy()
-    return float(np.ceil(minutes / bar.total_seconds()).sum()) / years
+        return schedule(calendar, *span).height / years
+    seconds = trading_hours(calendar, *span).select((pl.col("end") - pl.col("begin")).dt.total_seconds()).to_series().to_numpy()
+    return float(np.ceil(seconds / bar.total_seconds()).sum()) / years

@@ -7,6 +7,7 @@ import pytest
 
 from rlaif_ray.core import Panel
 from rlaif_ray.data.clean import clean, sift
+from rlaif_ray.data.sessions import bar_ends
 from rlaif_ray.errors import DataError, SchemaError
 from tests.data.bars import daily
 from tests.laws import assert_apply
@@ -125,6 +126,14 @@ def within(days: list[str], minutes: int, first: str, bars: int) -> pl.DataFrame
     return rows.with_columns(timestamp=at, known_at=at, session=pl.Series([end.date() for end in ends]))
 
 
+def at(ends: list[dt.datetime], zone: str, night: dt.timedelta = dt.timedelta(0)) -> pl.DataFrame:
+    """Bars that end then; their session is the day in `zone`, which ends `night` before midnight."""
+    rows = pl.concat([daily("A", [10.0 + k]) for k in range(len(ends))])
+    moments = pl.Series(ends, dtype=rows.schema["timestamp"])
+    days = (moments + night - dt.timedelta(microseconds=1)).dt.convert_time_zone(zone).dt.date()
+    return rows.with_columns(timestamp=moments, known_at=moments, session=days)
+
+
 def test_missing_minutes_of_half_days_and_over_the_change_of_clocks_stand_still() -> None:
     friday = within(["2019-11-29"], 1, "09:31", 210)  # the market closes at one
     out, quality = clean(friday.filter(~pl.col("close").is_in([12.0, 13.0, 219.0])), calendar="XNYS")
@@ -146,6 +155,40 @@ def test_hours_may_be_counted_from_the_full_hour() -> None:
     assert quality["gaps_filled"] == 1 and out.height == 295
     odd = hours.with_columns(pl.col("timestamp") + dt.timedelta(minutes=7)).filter(pl.col("close") != 13.0)
     assert clean(odd, calendar="XNYS")[1]["gaps_filled"] == 0
+
+
+def test_a_break_at_noon_is_no_gap() -> None:
+    ends = bar_ends("XHKG", dt.date(2020, 1, 6), dt.date(2020, 1, 7), dt.timedelta(minutes=1), True, True)
+    assert ends.height == 2 * 330
+    bars = at(ends["timestamp"].to_list(), "Asia/Hong_Kong")
+    out, quality = clean(bars.filter(pl.col("close") != 30.0), calendar="XHKG")
+    assert quality["gaps_filled"] == 1 and out["timestamp"].equals(bars["timestamp"])
+
+
+def test_a_last_hour_may_reach_beyond_the_close() -> None:
+    hours = within(["2020-01-06", "2020-01-07"], 60, "10:30", 7)
+    out, quality = clean(hours.filter(pl.col("close") != 13.0), calendar="XNYS")
+    assert quality["gaps_filled"] == 1 and out["timestamp"].equals(hours["timestamp"])
+    moved = within(["2020-01-06", "2020-01-07"], 15, "09:45", 26)
+    earlier = pl.col("timestamp") - dt.timedelta(minutes=8)
+    moved = moved.with_columns(pl.when(pl.col("close") == 14.0).then(earlier).otherwise("timestamp").alias("timestamp"))
+    assert clean(moved, calendar="XNYS")[1]["gaps_filled"] == 0  # what would be filled is there, otherwise counted
+
+
+@pytest.mark.parametrize(("first", "bars"), [("03:01", 510), ("20:01", 240), ("16:01", 240)])
+def test_bars_of_other_hours_and_markets_get_no_rows(first: str, bars: int) -> None:
+    """London's in New York's hours, Hong Kong's, and those after the close."""
+    days = [f"2020-01-{day:02}" for day in (6, 7, 8, 9, 10)]
+    assert clean(within(days, 1, first, bars), calendar="XNYS")[1]["gaps_filled"] == 0
+
+
+def test_currencies_whose_days_end_in_new_york_get_no_rows() -> None:
+    start, bar = dt.datetime(2020, 1, 6, tzinfo=dt.UTC), dt.timedelta(minutes=15)
+    friday, sunday = (dt.datetime(2020, 1, day, 22, tzinfo=dt.UTC) for day in (10, 12))
+    ends = [end for k in range(1, 10 * 96) if not friday < (end := start + k * bar) <= sunday]
+    bars = at(ends, "UTC", night=dt.timedelta(hours=2))
+    out, quality = clean(bars.filter(pl.col("close") != 200.0), calendar="24/5")
+    assert quality["gaps_filled"] == 0 and out["session"].is_sorted()
 
 
 def test_the_row_after_the_last_stays_without_prices() -> None:
