@@ -362,8 +362,6 @@ def _first_problem(error: ValidationError) -> str:
     return f"--{name} is {problem.get('input')!r}; expected: {problem['msg'].removeprefix('Value error, ')}"
 
 
-
-
 def known_knobs() -> dict[str, tuple[Any, str]]:
     """Every dotted knob -> (default, help)."""
     knobs: dict[str, tuple[Any, str]] = {}
@@ -381,10 +379,6 @@ def known_knobs() -> dict[str, tuple[Any, str]]:
                 knobs.setdefault(f"{prefix}{name}", (default, info.description or ""))
 
     walk(Config, "")
-    knobs["data.type"] = ("synthetic", "Where the bars come from: csv, parquet, lean, sp500 or synthetic.")
-
-
-
     knobs["data.type"] = ("synthetic", f"Where the bars come from: {', '.join(SOURCES)}.")
     knobs["facts.type"] = (None, f"Facts and documents for `rlaif ingest`: {', '.join(FACT_SOURCES)}.")
     for name, info in Costs.model_fields.items():

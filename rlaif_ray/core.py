@@ -25,6 +25,7 @@ KEYS = ("symbol", "timestamp", "known_at")
 UTC = pl.Datetime("us", "UTC")
 
 Target = Literal["return", "log_volatility"]
+PriceKind = Literal["raw", "split_adjusted", "vendor_adjusted"]
 T = TypeVar("T")
 
 
@@ -140,7 +141,7 @@ class Cube:
     dividends: np.ndarray  # (T,A) float64 USD a share (as traded at row t), paid to who held at the close of t-1; 0 = none
     delisted: np.ndarray  # (T,A) bool: True on the first row at which the symbol no longer exists, and after
     bars_per_year: float  # measured from the exchange calendar and the bar size
-    price_kind: Literal["raw", "split_adjusted", "vendor_adjusted"] = "raw"
+    price_kind: PriceKind = "raw"
 
     def __post_init__(self) -> None:
         t, a = len(self.times), len(self.symbols)

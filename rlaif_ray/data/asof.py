@@ -5,17 +5,16 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from rlaif_ray.core import CLOSE, KEYS, PRICE_COLUMNS, VOLUME, Cube, Panel
+from rlaif_ray.core import CLOSE, KEYS, PRICE_COLUMNS, VOLUME, Cube, Panel, PriceKind
 from rlaif_ray.data.standing import laid_out, standing, that_count
 from rlaif_ray.data.tables import MACRO, table
 from rlaif_ray.errors import DataError, SchemaError
 
-PriceKind = Literal["raw", "split_adjusted", "vendor_adjusted"]
 _EVENTS = ("dividend", "split", "tradable", "delisted")
 MENTION_DAYS = (1, 7, 30)
 _ROW = "row"

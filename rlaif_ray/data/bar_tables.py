@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import polars as pl
 
-from rlaif_ray.core import UTC
+from rlaif_ray.core import UTC, PriceKind
 from rlaif_ray.data.clean import BAR_SCHEMA, OHLC, check_prices
 from rlaif_ray.data.sessions import DAY, bar_size, local_dates, schedule
 from rlaif_ray.errors import ConfigError, DataError
 
 Adjustment = Literal["auto", "raw", "split_adjusted", "vendor_adjusted"]
-PriceKind = Literal["raw", "split_adjusted", "vendor_adjusted"]
 Stamp = Literal["auto", "start", "end", "date"]
 BadRows = Literal["refuse", "quarantine"]
 

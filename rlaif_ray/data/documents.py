@@ -14,10 +14,8 @@ import polars as pl
 from rlaif_ray.core import content_hash
 from rlaif_ray.data.document_formats import ENDINGS, Row, moment, rows
 from rlaif_ray.data.files import symbols_of_names
-from rlaif_ray.data.tables import DOCUMENT_SCHEMA
+from rlaif_ray.data.tables import DOCUMENT_SCHEMA, MACRO
 from rlaif_ray.errors import DataError, MissingDataError, SchemaError, did_you_mean
-
-MARKET = "MACRO"  # whom a story is about that names no company, among others that do
 
 
 class DocumentSource:
@@ -112,5 +110,6 @@ class DocumentSource:
         named = {path: {symbol for row in rows(path) for symbol in row.symbols or (None,)} for path in self._paths}
         silent = [path for path, symbols in named.items() if symbols == {None}]
         by_name = dict(zip(silent, symbols_of_names(silent, self.symbol_pattern), strict=True)) if silent else {}
-        whom = {path: by_name.get(path, MARKET) for path in named}
+        # A story that names no company, among others that do, is about the market.
+        whom = {path: by_name.get(path, MACRO) for path in named}
         return {path: (whom[path], frozenset(symbol or whom[path] for symbol in symbols)) for path, symbols in named.items()}

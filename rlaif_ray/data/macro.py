@@ -15,11 +15,10 @@ import polars as pl
 from rlaif_ray.data.facts import A_DAY, A_NUMBER, DAY, all_read, first_said
 from rlaif_ray.data.patience import Patience
 from rlaif_ray.data.saved import read_json
-from rlaif_ray.data.tables import FACT_SCHEMA
+from rlaif_ray.data.tables import FACT_SCHEMA, MACRO
 from rlaif_ray.data.web import Web
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError, did_you_mean
 
-MACRO = "MACRO"
 KEY = "FRED_API_KEY"
 A_MINUTE = 120  # requests that FRED allows
 PAGE, DATES = 100_000, 10_000  # observations and vintage dates an answer, FRED's most

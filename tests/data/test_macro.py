@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 import requests
 
-from rlaif_ray.data.macro import MACRO, FredApi, FredFolder, FredSource, vintages
-from rlaif_ray.data.tables import FACT_SCHEMA
+from rlaif_ray.data.macro import FredApi, FredFolder, FredSource, vintages
+from rlaif_ray.data.tables import FACT_SCHEMA, MACRO
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
 from tests.data.clock import Clock
 from tests.servers.fred import FRED_KEY, fred, observations
