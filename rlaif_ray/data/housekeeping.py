@@ -23,8 +23,8 @@ def status(lake: Lake) -> pl.DataFrame:
     Returns
     -------
     table, symbols (null where it has none), first, last (`timestamp`), rows (keys), revisions (rows that revise one), gaps
-    (daily bars: sessions that a symbol lacks between its first and last while another has them; else null), last_known
-    (`known_at`), files, version (Delta).
+    (bars of any size: days, not minutes, of which a symbol has no bar between its first and last while another has one; a
+    session of which a few bars are missing is none; null for other tables), last_known (`known_at`), files, version (Delta).
     """
     with reached(f"{lake.uri}/{lake.dataset}"):
         tables = [_status(lake, name) for name in lake.tables()]
@@ -68,11 +68,9 @@ def _status(lake: Lake, name: str) -> pl.DataFrame:
     )
 
 
-def _gaps(bars: pl.LazyFrame) -> int | None:
-    """Sessions that symbols lack inside their lives; None for bars within sessions."""
-    days = bars.filter(~pl.col("delisted")).select("symbol", "session").collect()
-    if days.is_duplicated().any():
-        return None
+def _gaps(bars: pl.LazyFrame) -> int:
+    """Sessions that symbols lack inside their lives."""
+    days = bars.filter(~pl.col("delisted")).select("symbol", "session").unique().collect(engine="streaming")
     sessions = days["session"].unique().sort()
     lives = days.group_by("symbol").agg(pl.len(), first=pl.col("session").min(), last=pl.col("session").max())
     inside = sessions.search_sorted(lives["last"], "right").cast(pl.Int64) - sessions.search_sorted(lives["first"]).cast(pl.Int64)

@@ -36,10 +36,16 @@ def test_status_says_what_lies_there(lake: Lake) -> None:
     assert status(Lake(lake.uri, "nothing")).is_empty()
 
 
-def test_bars_within_sessions_have_no_gaps_to_count(lake: Lake) -> None:
-    minutes = daily("A", [1.0, 2.0]).with_columns(session=pl.lit(dt.date(2020, 1, 2)))
-    Lake(lake.uri, "minutes").append("bars", minutes, "0")
-    assert status(Lake(lake.uri, "minutes"))["gaps"].to_list() == [None]
+def test_of_bars_within_sessions_days_are_counted_and_not_minutes(lake: Lake) -> None:
+    """Two bars a session; B begins a session later, lacks one, and of another has one bar only."""
+    def minutes(symbol: str, *without: int) -> pl.DataFrame:
+        bars = daily(symbol, [1.0] * 5)
+        hours = pl.concat([bars, bars.with_columns(pl.col("timestamp", "known_at") - dt.timedelta(hours=1))]).sort("timestamp")
+        return hours.with_row_index().filter(~pl.col("index").is_in(without)).drop("index")
+
+    within = Lake(lake.uri, "minutes")
+    within.append("bars", pl.concat([minutes("A"), minutes("B", 0, 1, 4, 5, 6)]), "0")
+    assert status(within)["gaps"].to_list() == [1]
 
 
 def test_a_whole_lake_has_nothing_wrong_with_it(lake: Lake) -> None:
