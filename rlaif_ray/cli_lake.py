@@ -20,7 +20,7 @@ def take_in(flags: dict[str, str], knobs: dict[str, str]) -> int:
     """Bars, or facts and documents. 1 where something could not be read: it is named, and the rest has come in."""
     from rlaif_ray.config import load_config
 
-    config = load_config(None, flags.get("config"), {"data.bad_rows": "quarantine"} | knobs)
+    config = load_config(None, flags.get("config"), knobs, {"bad_rows": "quarantine"})
     if config.facts is not None and config.data.dataset is None:
         raise ConfigError("facts go beside bars: name the dataset that they belong to, --data.dataset=NAME")
     from rlaif_ray.data.lake import Lake
@@ -69,7 +69,7 @@ def stream(flags: dict[str, str], knobs: dict[str, str]) -> None:
     from rlaif_ray.config import load_config
     from rlaif_ray.config_data import AlpacaData
 
-    config = load_config(None, flags.get("config"), {"data.type": "alpaca"} | knobs)
+    config = load_config(None, flags.get("config"), knobs, {"type": "alpaca"})
     if not isinstance(config.data, AlpacaData):
         raise ConfigError(f"--data.type is {config.data.type!r}; a stream needs alpaca, whose REST door fills its gaps")
     if config.data.dataset is None:

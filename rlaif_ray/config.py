@@ -283,21 +283,29 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 
 
-def load_config(scale: str | None = None, file: str | None = None, overrides: dict[str, str] | None = None) -> Config:
+def load_config(
+    scale: str | None = None, file: str | None = None, overrides: dict[str, str] | None = None, data: dict[str, Any] | None = None
+) -> Config:  # fmt: skip
     """Defaults, then the preset, then the file, then dotted overrides (values parsed as YAML).
+
+    `data` : other defaults of that section, whatever its `type`.
 
     Raises `ConfigError` with one line that names the knob, what was seen and what is expected.
     """
-    tree: dict[str, Any] = {"data": {"type": "synthetic"}}
+    defaults = {"type": "synthetic"} | (data or {})
+    tree: dict[str, Any] = {"data": {"type": defaults["type"]}}
     if scale is not None:
         if scale not in SCALES:
             raise ConfigError(f"--scale is {scale!r}; expected one of {', '.join(SCALES)}.{did_you_mean(scale, SCALES)}")
         tree = _merge(tree, SCALES[scale])
-    if file is not None:
-        tree = _merge(tree, _read_yaml(file))
-    # A new `type` drops what belonged to the old one, so types go first, whatever the order on the command line.
-    for dotted, text in sorted((overrides or {}).items(), key=lambda item: not item[0].endswith(".type")):
-        tree = _merge(tree, _nest(dotted.split("."), _parse(dotted, text)))
+    dotted = [_nest(name.split("."), _parse(name, text)) for name, text in (overrides or {}).items()]
+    # A new `type` drops what belonged to the old one, so types go first, whatever the order on the command line; also before
+    # the file: where that names none, its knobs are of whichever is chosen.
+    types = [over for over, name in zip(dotted, overrides or {}, strict=True) if name.endswith(".type")]
+    for over in [*types, *([] if file is None else [_read_yaml(file)]), *types, *dotted]:
+        tree = _merge(tree, over)
+    if isinstance(tree["data"], dict):
+        tree["data"] = defaults | tree["data"]
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

@@ -37,6 +37,13 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_there(bars: list[str], tmp
     assert "rows: 60" in said.out and said.err.count("not read:") == 1 and "C.csv" in said.err
 
 
+def test_a_file_may_refuse_what_the_verb_would_set_apart(bars: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in" / "C.csv").write_text("")
+    (tmp_path / "mine.yaml").write_text("data: {bad_rows: refuse}")
+    assert main([*bars, f"--config={tmp_path / 'mine.yaml'}"]) == 2
+    assert "C.csv" in capsys.readouterr().err and not (tmp_path / "lake").exists()
+
+
 def test_facts_go_beside_bars(bars: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     story = {"headline": "A rises", "body": "It did.", "symbols": ["A"], "published": "2020-01-05T10:00:00Z", "source": "wire"}
     (tmp_path / "news.jsonl").write_text(json.dumps(story) + "\n")

@@ -16,6 +16,28 @@ def test_each_layer_lies_over_the_one_before(tmp_path):
     assert config.rl.gamma == Config().rl.gamma
 
 
+def test_what_a_verb_sets_lies_under_the_file(tmp_path):
+    """And under the command line; a change of source, which drops the old one's knobs, leaves it."""
+    file = tmp_path / "mine.yaml"
+    verb = {"type": "alpaca", "bad_rows": "quarantine"}
+
+    def bad_rows(text, **knobs):
+        file.write_text(text)
+        return load_config(None, str(file), {f"data.{name}": value for name, value in knobs.items()}, verb).data.bad_rows
+
+    assert bad_rows("data: {names: [A], bad_rows: refuse}") == "refuse"
+    assert bad_rows("data: {names: [A], bad_rows: refuse}", bad_rows="quarantine") == "quarantine"
+    assert bad_rows("data: {type: csv, path: x}") == bad_rows("seed: 1", type="csv", path="x") == "quarantine"
+    assert bad_rows("data: {type: csv, path: x, bad_rows: refuse}") == "refuse"
+    assert bad_rows("data: {path: x, bad_rows: refuse}", type="csv") == "refuse"  # of whichever source is chosen
+    assert bad_rows("data: {type: parquet, path: y, bad_rows: refuse}", type="csv", path="x") == "quarantine"
+    file.write_text("data: {names: [A]}")
+    assert load_config(None, str(file), None, verb).data.type == "alpaca"
+    file.write_text("data: 3")
+    with pytest.raises(ConfigError, match="--data"):
+        load_config(None, str(file), None, verb)
+
+
 @pytest.mark.parametrize("scale", sorted(SCALES))
 def test_presets_are_valid_with_every_source(scale):
     assert isinstance(load_config(scale).data, SyntheticData)
