@@ -74,6 +74,9 @@ def stream(flags: dict[str, str], knobs: dict[str, str]) -> None:
         raise ConfigError(f"--data.type is {config.data.type!r}; a stream needs alpaca, whose REST door fills its gaps")
     if config.data.dataset is None:
         raise ConfigError("a stream goes on where a dataset ends: name it, --data.dataset=NAME")
+    for knob in ("start", "end", "days"):
+        if (span := getattr(config.data, knob)) is not None:
+            raise ConfigError(f"--data.{knob} is {span}; a stream goes on from where the dataset ends until it is stopped: leave it out")
     ends = time.monotonic() + _seconds(flags.get("for"))
     from rlaif_ray.data import build, vendors
     from rlaif_ray.data.alpaca import AlpacaSource
