@@ -73,7 +73,8 @@ def test_help_of_pipeline_says_every_knob_with_its_default(capsys):
         *[(["stream", "--data.names=[A]", "--data.dataset=x", f"--data.feed={feed}", f"--vendor={vendor}"],
            [f"data.feed is {feed!r}", "as they are made", "expected one of iex, sip"])
           for feed, vendor in (("otc", "alpaca"), ("delayed_sip", "alpaca"), ("delayed_sip", "polygon"))],
-        *[(["stream", "--data.names=[A]", "--data.dataset=x", f"--data.{knob}={value}"], [f"--data.{knob} is {value}", "until it is stopped"])
+        *[(["stream", "--data.names=[A]", "--data.dataset=x", f"--data.{knob}={value}"],
+           [f"--data.{knob} is {value}", "until it is stopped"])
           for knob, value in (("start", "2026-01-02"), ("end", "2026-01-02"), ("days", "3"))],
         (["serve"], ["serve needs --run RUN"]),
         (["serve", "--run", "x", "--port=99999"], ["--port is '99999'", "1 to 65535"]),
