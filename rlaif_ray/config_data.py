@@ -65,7 +65,7 @@ class LeanData(Data):
 
 
 class FileData(BarTable):
-    """A folder, glob or file of CSV or Parquet tables."""
+    """A folder, glob or file of CSV (packed by gzip, zstd, or a file a zip) or Parquet tables."""
 
     type: Literal["csv", "parquet"]
     path: str

@@ -1,4 +1,4 @@
-"""A folder, glob or file of CSV or Parquet tables as a source of bars."""
+"""A folder, glob or file of CSV (packed, too) or Parquet tables as a source of bars."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlaif_ray.data.spellings import header, read_table, rows_of, symbols_in, un
 from rlaif_ray.data.universe import Universe
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError, did_you_mean
 
-_SUFFIXES = {"csv": (".csv", ".csv.gz", ".csv.zst", ".txt"), "parquet": (".parquet", ".pq")}
+_SUFFIXES = {"csv": (".csv", ".csv.gz", ".csv.zst", ".txt", ".zip"), "parquet": (".parquet", ".pq")}
 
 
 TOGETHER = 32  # symbols of a long file a pass
@@ -32,7 +32,7 @@ class FileSource:
     Parameters
     ----------
     path : folder, glob or file.
-    kind : `csv` or `parquet`; which files of a folder count.
+    kind : `csv` or `parquet`; which files of a folder count. CSV may be packed: gzip, zstd, or a zip of one file.
     symbol_pattern : regular expression with one group that finds the symbol in a file's name (without its ending); None: a
         symbol column where there is one, else the part of the names, split at `-`, `_` and `.`, that differs.
     names : keep these symbols.

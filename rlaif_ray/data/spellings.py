@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import lzma
 import re
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,7 +136,25 @@ def symbols_in(path: Path) -> list[str]:
 
 
 def _scan(path: Path) -> pl.LazyFrame:
-    return pl.scan_csv(path, infer_schema=False, null_values=_NOTHING) if _is_csv(path) else pl.scan_parquet(path)
+    return pl.scan_csv(_unpacked(path), infer_schema=False, null_values=_NOTHING) if _is_csv(path) else pl.scan_parquet(path)
+
+
+def _unpacked(path: Path) -> Path | bytes:
+    """The file; of a zip the one table in it, which must fit into memory. Raises `MissingDataError` for a zip of another kind."""
+    if path.suffix.lower() != ".zip":
+        return path
+    with path.open("rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)
+            members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+            if len(members) == 1:
+                return archive.read(members[0])
+        # What is turned around is an OSError, too; a password, or a method that is not known, a RuntimeError.
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+            raise MissingDataError(f"{path} cannot be read as a table ({error}); expected a zip of one CSV file: check data.path") from None
+    raise MissingDataError(
+        f"{path} holds {len(members)} files; expected one CSV file a zip: unpack it, or leave it out by a glob in data.path"
+    )
 
 
 def _first_line(path: Path) -> int:
@@ -155,13 +176,14 @@ def _load(path: Path, numbers: Iterable[str] = (), **some: Any) -> pl.DataFrame:
     with _a_table(path):
         if not _is_csv(path):
             return pl.read_parquet(path, **some)
+        table = _unpacked(path)
         with suppress(pl.exceptions.ComputeError):  # then as text, in which the cell can be named
-            return pl.read_csv(path, infer_schema=False, null_values=_NOTHING, schema_overrides=dict.fromkeys(numbers, pl.Float64), **some)
-        return pl.read_csv(path, infer_schema=False, null_values=_NOTHING, **some)
+            return pl.read_csv(table, infer_schema=False, null_values=_NOTHING, schema_overrides=dict.fromkeys(numbers, pl.Float64), **some)
+        return pl.read_csv(table, infer_schema=False, null_values=_NOTHING, **some)
 
 
 def _is_csv(path: Path) -> bool:
-    return ".csv" in path.suffixes or path.suffix == ".txt"
+    return ".csv" in path.suffixes or path.suffix.lower() in (".txt", ".zip")
 
 
 def _numbers(table: pl.DataFrame, name: str, at: str) -> pl.Series:

@@ -1,5 +1,6 @@
 import datetime as dt
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,52 @@ def test_a_folder_a_glob_and_a_file_are_read(tmp_path: Path) -> None:
     assert FileSource(str(tmp_path), names=("CCC", "AAA")).symbols() == ["AAA", "CCC"]
     with pytest.raises(MissingDataError, match=r"asks for 'AAB'.*Did you mean"):
         FileSource(str(tmp_path), names=("AAB",)).symbols()
+
+
+def packed(path: Path, **members: str) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(f"{name}.csv", text)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".zip", ".csv.zip"])
+def test_a_zip_of_one_file_is_read_like_the_file(tmp_path: Path, ending: str) -> None:
+    plain, zips = tmp_path / "plain", tmp_path / "zips"
+    zips.mkdir()
+    for name in ("AAA", "BBB"):
+        packed(zips / f"{name}{ending}", prices=write_csv(plain, name, CLOSES).read_text())
+    source = FileSource(str(zips))
+    assert source.symbols() == ["AAA", "BBB"] and source.read("AAA")["bars"].equals(bars_of(plain, "AAA"))
+    before = source.fingerprint
+    packed(zips / f"AAA{ending}", prices="date,close\n2020-01-02,ten\n")
+    assert FileSource(str(zips)).fingerprint != before
+    with pytest.raises(SchemaError, match=rf"AAA{ending} line 2: close is 'ten'; expected a number"):
+        bars_of(zips, "AAA")
+
+
+def test_a_long_table_in_a_zip(tmp_path: Path) -> None:
+    path = packed(tmp_path / "all.zip", all="Date,Ticker,Close\n2020-01-02,A,1\n2020-01-02,B,2\n2020-01-03,A,3\n2020-01-03,B,4\n")
+    source = FileSource(str(path))
+    assert source.symbols() == ["A", "B"] and source.among(["B"]).read("B")["bars"]["close"].to_list() == [2, 4]
+
+
+@pytest.mark.parametrize("fault", ["cut", "turned", "empty", "two", "none"])
+def test_a_zip_that_cannot_be_read_costs_its_symbol(tmp_path: Path, fault: str) -> None:
+    text = write_csv(tmp_path, "BBB", CLOSES).read_text()
+    bad = packed(tmp_path / "AAA.zip", **({"x": text, "y": text} if fault == "two" else {} if fault == "none" else {"x": text}))
+    whole = bad.read_bytes()
+    if fault in ("cut", "turned", "empty"):
+        middle = len(whole) // 3
+        turned = whole[:middle] + bytes(255 - b for b in whole[middle : middle + 9]) + whole[middle + 9 :]
+        bad.write_bytes({"cut": whole[: len(whole) // 2], "turned": turned, "empty": b""}[fault])
+    with pytest.raises(MissingDataError, match=r"AAA\.zip (cannot be read as a table \(|holds [02] files;).*expected") as caught:
+        bars_of(tmp_path, "AAA")
+    assert "\n" not in str(caught.value)
+    source = FileSource(str(tmp_path), bad_rows="quarantine")
+    assert source.symbols() == ["AAA", "BBB"] and source.read("BBB")["bars"]["close"].to_list() == CLOSES
+    with pytest.raises(MissingDataError, match=r"AAA\.zip"):
+        source.read("AAA")
 
 
 def test_bars_are_stamped_at_the_close_of_their_session(tmp_path: Path) -> None:
