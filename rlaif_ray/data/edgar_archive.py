@@ -13,7 +13,7 @@ from typing import Any
 from rlaif_ray.data.patience import Patience
 from rlaif_ray.data.saved import read_bytes, read_json
 from rlaif_ray.data.web import Web
-from rlaif_ray.errors import ConfigError, DataError, MissingDataError
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
 
 _COMPANY = re.compile(r"CIK(\d{10})(-submissions-\d+)?\.json(\.gz)?$")
 _ACCESSION = re.compile(r"(\d{10})-?(\d{2})-?(\d{6})")
@@ -41,14 +41,17 @@ class EdgarFolder:
         found = {}
         for cik in sorted({cik for _, cik in self._records}):
             recent = self._records.get(("submissions", cik), [])
-            tickers = read_json(recent[0]).get("tickers") if recent else None
+            said = read_json(recent[0]) if recent else None
+            tickers = said.get("tickers") if isinstance(said, dict) else None
             found |= {symbol: cik for symbol in tickers or [f"CIK{cik:010d}"]}
         return found
 
     def submissions(self, cik: int) -> list[Mapping[str, Any]]:
         """Column lists of the company's filings; none where the folder has no submissions of it."""
-        pages = [read_json(path) for path in self._records.get(("submissions", cik), [])]
-        return [page["filings"]["recent"] if "filings" in page else page for page in pages]
+        pages = [(path, read_json(path)) for path in self._records.get(("submissions", cik), [])]
+        return [
+            _within(page, str(path), "filings", "recent") if isinstance(page, dict) and "filings" in page else page for path, page in pages
+        ]
 
     def company_facts(self, cik: int) -> Mapping[str, Any] | None:
         """EDGAR's `companyfacts`, None where the folder has none of the company."""
@@ -121,13 +124,16 @@ class EdgarApi:
     def companies(self) -> dict[str, int]:
         """Ticker -> CIK of all that EDGAR lists, some ten thousand."""
         listed = self._web.json(f"{self.archive_url}/files/company_tickers.json")
-        return {company["ticker"]: int(company["cik_str"]) for company in listed.values()}
+        rows = listed.values() if isinstance(listed, dict) else [listed]
+        where = "EDGAR's list of companies"
+        return {_within(row, where, "ticker"): int(_within(row, where, "cik_str")) for row in rows}
 
     def submissions(self, cik: int) -> list[Mapping[str, Any]]:
         """Column lists of all of the company's filings, the older pages too."""
         answer = self._web.json(f"{self.data_url}/submissions/CIK{cik:010d}.json")
-        older = [self._web.json(f"{self.data_url}/submissions/{page['name']}") for page in answer["filings"]["files"]]
-        return [answer["filings"]["recent"], *older]
+        where = f"EDGAR's submissions of CIK{cik:010d}"
+        recent, files = (_within(answer, where, "filings", part) for part in ("recent", "files"))
+        return [recent, *(self._web.json(f"{self.data_url}/submissions/{_within(page, where, 'name')}") for page in files)]
 
     def company_facts(self, cik: int) -> Mapping[str, Any]:
         """EDGAR's `companyfacts`. Raises `MissingDataError` for a company that files none."""
@@ -150,3 +156,12 @@ def document_url(cik: int, accession: str, name: str, archive_url: str = "https:
     """Where a filing's document lies in EDGAR's archive."""
     return f"{archive_url}/Archives/edgar/data/{cik}/{accession.replace('-', '')}/{name}"
 
+
+
+def _within(answer: Any, where: str, *keys: str) -> Any:
+    """What lies under one key after the other. Raises `SchemaError` where one is not there."""
+    for key in keys:
+        if not isinstance(answer, dict) or answer.get(key) is None:
+            raise SchemaError(f"{where} is or holds {str(answer)[:80]}; expected an object with {key!r}, as EDGAR writes it")
+        answer = answer[key]
+    return answer

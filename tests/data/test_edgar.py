@@ -16,7 +16,7 @@ from rlaif_ray.data.edgar import EdgarSource
 from rlaif_ray.data.edgar_archive import EdgarApi, EdgarFolder
 from rlaif_ray.data.edgar_facts import company_facts, filings
 from rlaif_ray.data.tables import DOCUMENT_SCHEMA, FACT_SCHEMA, MENTION_SCHEMA
-from rlaif_ray.errors import ConfigError, DataError, MissingDataError
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError, SchemaError
 from tests.data.clock import Clock
 from tests.data.test_edgar_insiders import form4, trade
 from tests.servers.edgar import BLOCK_PAGE, PAGE_FOR_JSON, columns, companyfacts, edgar, submissions, write_folder
@@ -71,6 +71,19 @@ def folder(path: Path) -> EdgarFolder:
     (path / "filings").mkdir()
     (path / "filings" / f"{ANNUAL}.html").write_bytes(REPORT)
     return EdgarFolder(str(path))
+
+
+@pytest.mark.parametrize("said", [[], 5, {}, {"filings": None}, {"filings": {"recent": RECENT, "files": [1]}}])
+def test_submissions_of_another_shape_are_one_line(tmp_path: Path, api: Callable[[str], EdgarApi], said: Any) -> None:
+    archives: list[Any] = []
+    if said != {"filings": {"recent": RECENT, "files": [1]}}:  # what a folder says of older pages it does not need
+        write_folder(tmp_path / "edgar", {1: said}, {1: FACTS})
+        archives.append(EdgarFolder(str(tmp_path / "edgar")))
+    with edgar({"/submissions/CIK0000000001.json": said, "/api/xbrl/companyfacts/CIK0000000001.json": FACTS}).serving() as server:
+        for archive in [*archives, api(server.url)]:
+            with pytest.raises(SchemaError, match=r"(submissions.* is or holds|EDGAR's submissions lack) .*; expected") as caught:
+                filings(archive.submissions(1), 90)
+            assert "\n" not in str(caught.value)
 
 
 def test_a_folder_and_the_interface_say_the_same(tmp_path: Path, api: Callable[[str], EdgarApi]) -> None:
