@@ -11,6 +11,7 @@ from rlaif_ray.core import UTC
 from rlaif_ray.data.clean import BAR_SCHEMA
 from rlaif_ray.data.sessions import local_dates, schedule
 
+MINUTE = dt.timedelta(minutes=1)
 # A small bar as vendors give it: `start` is when it begins.
 MINUTE_SCHEMA: dict[str, Any] = {
     "symbol": pl.String, "start": UTC, **dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64),

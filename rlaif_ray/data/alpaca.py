@@ -10,7 +10,7 @@ from typing import Any, Literal
 import polars as pl
 
 from rlaif_ray.core import UTC
-from rlaif_ray.data.aggregate import MINUTE_SCHEMA, aggregate, place
+from rlaif_ray.data.aggregate import MINUTE, MINUTE_SCHEMA, aggregate, place
 from rlaif_ray.data.alpaca_access import THE_VENDOR, Access, sdk, spans
 from rlaif_ray.data.clean import BAR_SCHEMA
 from rlaif_ray.data.resume import Span
@@ -20,7 +20,6 @@ from rlaif_ray.errors import ConfigError, DataError, SchemaError
 Timeframe = Literal["1Min", "5Min", "15Min", "1Hour", "1Day"]
 Feed = Literal["iex", "sip", "delayed_sip", "otc", "boats", "overnight"]
 
-MINUTE = dt.timedelta(minutes=1)
 # Bars of the last days are asked for again: the vendor corrects them.
 OVERLAP = dt.timedelta(days=7)
 SPAN = dt.timedelta(days=90)  # asked for at once: some 60,000 minute bars, 6 pages

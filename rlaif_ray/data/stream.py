@@ -13,13 +13,12 @@ from typing import Any
 import polars as pl
 
 from rlaif_ray.core import UTC
-from rlaif_ray.data.aggregate import MINUTE_SCHEMA, aggregate, place
+from rlaif_ray.data.aggregate import MINUTE, MINUTE_SCHEMA, aggregate, place
 from rlaif_ray.data.credentials import credentials
 from rlaif_ray.data.sessions import schedule
 from rlaif_ray.data.vendors import Vendor
 from rlaif_ray.errors import ConfigError, DataError, SchemaError
 
-MINUTE = dt.timedelta(minutes=1)
 LONGEST_PAUSE_S = 30.0
 LARGEST_MESSAGE = 1 << 24  # bytes; a minute of the whole market
 CLOSING_S = 1.0  # for a goodbye: who fell silent says none
