@@ -29,13 +29,15 @@ GRID_BARS = 1000  # a symbol's first, from which it is seen how its bars are cou
 MOVES, FEWEST_MOVES = 100, 20  # before a move that it is held against
 
 
-def clean(bars: pl.DataFrame, *, calendar: str) -> tuple[pl.DataFrame, dict[str, Any]]:
+def clean(bars: pl.DataFrame, *, calendar: str, read_at: dt.datetime | None = None) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Bars of one symbol -> (bars, quality).
 
     Parameters
     ----------
     bars : `BAR_SCHEMA`, in any order; at most one last row with `delisted` and null prices.
     calendar : exchange whose sessions daily bars must fill.
+    read_at : when the source was read. A last session that was over then is filled until its close; else, and with None, until
+        the last bar: what was not said of a session that is over would otherwise be added by the next bars, in hindsight.
 
     Returns
     -------
@@ -64,7 +66,7 @@ def clean(bars: pl.DataFrame, *, calendar: str) -> tuple[pl.DataFrame, dict[str,
         raise DataError(f"{symbol} has {alive.height} bars; expected at least 2: check data.path, data.start and data.end")
     bar = bar_size(alive["timestamp"])
     found = alive.height
-    alive = fill_sessions(alive, calendar, alive["session"][-1]) if bar == DAY else _fill_within(alive, calendar, bar)
+    alive = fill_sessions(alive, calendar, alive["session"][-1]) if bar == DAY else _fill_within(alive, calendar, bar, read_at)
     filled = alive.height - found
     alive = alive.with_columns(tradable=pl.col("tradable") & ~((pl.col("volume") == 0) & (pl.col("volume").cum_max() > 0)).fill_null(False))
     quality = {"duplicates_dropped": rows_seen - bars.height, "gaps_filled": filled, "bar_s": bar.total_seconds()}
@@ -146,60 +148,79 @@ def fill_sessions(bars: pl.DataFrame, calendar: str, last: dt.date) -> pl.DataFr
     return _standing_still(bars, missing)
 
 
-def _fill_within(bars: pl.DataFrame, calendar: str, bar: dt.timedelta) -> pl.DataFrame:
-    """Bars shorter than a day with those present that sessions lack, between the first bar and the last.
+def _fill_within(bars: pl.DataFrame, calendar: str, bar: dt.timedelta, read_at: dt.datetime | None) -> pl.DataFrame:
+    """Bars shorter than a day with those present that sessions lack, from the first bar to the end of the last session that is over.
 
     Whole sessions are not added: a file of some days says nothing about the others. Nothing is added where the source's sessions
     are not the calendar's (days of currencies end in New York), to a session that no bar beside the gap belongs to, nor
     where a bar that is counted otherwise lies.
     """
-    grid = _grid(bars, calendar, bar)
+    grid = _choose(bars, calendar, bar)
     if grid is None:
         return bars
+    close: Any = grid.filter(pl.col("session") == bars["session"][-1])["timestamp"].max()
+    over = read_at is not None and close is not None and close + _delay(bars) <= read_at
+    until = max(close, bars["timestamp"][-1]) if over else bars["timestamp"][-1]
+    grid = _followed(grid.filter(pl.col("timestamp").is_between(bars["timestamp"][0], until)), bars, calendar)
     told = bars.select("timestamp", told="session")
     odd = told.join(grid, on="timestamp", how="anti").select("timestamp", odd=True)
-    lacks = grid.filter(pl.col("timestamp").is_between(bars["timestamp"][0], bars["timestamp"][-1])).join(told, on="timestamp", how="anti")
+    lacks = grid.join(told, on="timestamp", how="anti", maintain_order="left")
     lacks = lacks.join_asof(told, on="timestamp").join_asof(told, on="timestamp", strategy="forward", suffix="_next")
     beside = (pl.col("session") == pl.col("told")) | (pl.col("session") == pl.col("told_next")).fill_null(False)
     lacks = lacks.join_asof(odd, on="timestamp", strategy="nearest", tolerance=bar - dt.timedelta(microseconds=1))
     return _standing_still(bars, lacks.filter(beside & pl.col("odd").is_null()).select("session", "timestamp"))
 
 
-def _grid(bars: pl.DataFrame, calendar: str, bar: dt.timedelta) -> pl.DataFrame | None:
-    """`session` and `timestamp` (end) of all bars of the span, counted as most of the symbol's first ones within hours are: from
-    the open or the full hour, the last cut short by the close or not. None if most are as none of these, if they reach over less
-    than half of the hours (another market's), or if a bar's session is not the calendar's.
-
-    From the first ones only, so that later ones do not decide anew about what has been said.
-    """
+def _choose(bars: pl.DataFrame, calendar: str, bar: dt.timedelta) -> pl.DataFrame | None:
+    """`session` and `timestamp` (end) of all bars of the span, counted as most of the symbol's first ones are: from the open or the
+    full hour, the last cut short by the close or not. None if a bar's session is not the calendar's."""
     span = calendar, bars["session"][0], bars["session"][-1]
-    hours = trading_hours(*span).rename({"session": "open_session"})
-    within = bars.select("timestamp", "session").join_asof(
-        hours, left_on="timestamp", right_on="begin", allow_exact_matches=False
-    ).filter(pl.col("timestamp") <= pl.col("end"))  # fmt: skip
+    within = _within(bars, calendar)
     if (within["session"] != within["open_session"]).any():
         return None
-    first = bars["timestamp"].head(GRID_BARS)
-    in_hours = within.filter(pl.col("timestamp") <= first[-1]).height
+    first = bars["timestamp"].head(GRID_BARS).implode()
+    early = calendar, bars["session"][0], bars["session"].head(GRID_BARS)[-1]
+    ways = [(from_open, cut) for from_open in (True, False) for cut in (True, False)]
+    return bar_ends(*span, bar, *max(ways, key=lambda way: bar_ends(*early, bar, *way)["timestamp"].is_in(first).sum()))
 
-    def met(grid: pl.DataFrame) -> pl.DataFrame:
-        return grid.filter(pl.col("timestamp").is_in(first.implode()))
 
-    grid = max((bar_ends(*span, bar, from_open, cut) for from_open in (True, False) for cut in (True, False)), key=lambda g: met(g).height)
-    on_grid = met(grid)
-    if 2 * on_grid.height <= in_hours or not on_grid.height:
-        return None
-    reach = on_grid.group_by("session").agg(begin=pl.col("timestamp").min(), end=pl.col("timestamp").max())
-    could = grid.filter(pl.col("timestamp").is_between(first[0], first[-1])).join(reach, on="session")
-    reached = could.filter(pl.col("timestamp").is_between("begin", "end"))
-    return grid if 2 * reached.height > could.height else None
+def _within(bars: pl.DataFrame, calendar: str) -> pl.DataFrame:
+    """`timestamp` and `session` of the bars within the calendar's hours, with the session that is open then."""
+    hours = trading_hours(calendar, bars["session"][0], bars["session"][-1]).rename({"session": "open_session"})
+    return bars.select("timestamp", "session").join_asof(
+        hours, left_on="timestamp", right_on="begin", allow_exact_matches=False
+    ).filter(pl.col("timestamp") <= pl.col("end"))  # fmt: skip
+
+
+def _followed(grid: pl.DataFrame, bars: pl.DataFrame, calendar: str) -> pl.DataFrame:
+    """The sessions of `grid` until whose end most bars within hours were on it, reaching from first to last over more than half of
+    the hours: another market's do not.
+
+    The symbol's first bars tell of all that come after them, and of each session those until its end: what comes later does not
+    add to what has been said.
+    """
+    early = bars.head(GRID_BARS)
+    at_first = grid.filter(pl.col("timestamp") <= early["timestamp"][-1]) if bars.height > GRID_BARS else grid
+    met = pl.col("i").filter(pl.col("timestamp").is_in(early["timestamp"].implode()))
+    seen = at_first.with_row_index("i").with_columns(pl.col("i").cast(pl.Int64)).group_by("session", maintain_order=True).agg(
+        could=pl.len(), on=met.len(), reach=(met.max() - met.min() + 1).fill_null(0)
+    )  # fmt: skip
+    seen = seen.join(_within(early, calendar).group_by("session").agg(in_hours=pl.len()), on="session", maintain_order="left")
+    sums = seen.select("session", pl.exclude("session").cast(pl.Int64).cum_sum())
+    verdict = sums.select("session", follows=(2 * pl.col("reach") > pl.col("could")) & (2 * pl.col("on") > pl.col("in_hours")))
+    return grid.join_asof(verdict, on="session").filter("follows").select("session", "timestamp")
+
+
+def _delay(bars: pl.DataFrame) -> dt.timedelta:
+    """From a bar's end until it is known, usually."""
+    delay: Any = (bars["known_at"] - bars["timestamp"]).min()
+    return delay
 
 
 def _standing_still(bars: pl.DataFrame, missing: pl.DataFrame) -> pl.DataFrame:
     """Bars with `missing` ones (`session`, `timestamp`) that repeat the close before and cannot trade."""
     if not missing.height:
         return bars
-    delay = (bars["known_at"] - bars["timestamp"]).min()
     rows = pl.concat([bars, missing], how="diagonal").sort("timestamp")
     absent, close = pl.col("symbol").is_null(), pl.col("close").forward_fill()
 
@@ -209,7 +230,7 @@ def _standing_still(bars: pl.DataFrame, missing: pl.DataFrame) -> pl.DataFrame:
 
     return rows.with_columns(
         pl.col("symbol").forward_fill(), close, *[stands(c, close) for c in ("open", "high", "low")], stands("volume", pl.lit(0.0)),
-        known_at=pl.coalesce("known_at", pl.col("timestamp") + delay), dividend=pl.col("dividend").fill_null(0.0),
+        known_at=pl.coalesce("known_at", pl.col("timestamp") + _delay(bars)), dividend=pl.col("dividend").fill_null(0.0),
         split=pl.col("split").fill_null(1.0), tradable=pl.col("tradable").fill_null(False), delisted=pl.col("delisted").fill_null(False),
     ).select(*BAR_SCHEMA)  # fmt: skip
 

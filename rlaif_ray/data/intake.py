@@ -19,7 +19,7 @@ from rlaif_ray.data.clean import OHLC, clean, fill_sessions, sift
 from rlaif_ray.data.events import price_kind
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import set_apart
-from rlaif_ray.data.resume import Extensible, from_first_change
+from rlaif_ray.data.resume import Extensible, Resumable, from_first_change
 from rlaif_ray.data.revisions import REVISION
 from rlaif_ray.data.sessions import DAY, schedule
 from rlaif_ray.data.tables import cut
@@ -60,6 +60,7 @@ def read_clean(
     the first that is new.
     """
     try:
+        read_at = source.span().until if isinstance(source, Resumable) else dt.datetime.now(dt.UTC)  # before it is read
         if stored is not None and stored.height and isinstance(source, Extensible):
             tables = source.extend(symbol, stored)
         else:
@@ -71,7 +72,7 @@ def read_clean(
         bars = bars.with_columns(pl.col("known_at") + dt.timedelta(seconds=latency_s))
         if bad_rows == "quarantine":
             bars, apart = sift(bars)
-        bars, report = clean(bars, calendar=calendar_of(source))
+        bars, report = clean(bars, calendar=calendar_of(source), read_at=read_at)
     except RlaifError as error:
         return error, {}
     alive = bars.filter(~pl.col("delisted"))

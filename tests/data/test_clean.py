@@ -157,6 +157,29 @@ def test_hours_may_be_counted_from_the_full_hour() -> None:
     assert clean(odd, calendar="XNYS")[1]["gaps_filled"] == 0
 
 
+def test_a_session_that_is_over_is_filled_until_its_close() -> None:
+    bars = within(["2020-01-06", "2020-01-07"], 15, "09:45", 26)
+    lacks = bars.filter(~pl.col("close").is_in([34.0, 35.0, 59.0, 60.0, 61.0]))
+    close = dt.datetime(2020, 1, 7, 21, tzinfo=dt.UTC)
+    counts = {at: clean(lacks, calendar="XNYS", read_at=at)[1]["gaps_filled"] for at in (close, close - dt.timedelta(seconds=1), None)}
+    assert list(counts.values()) == [5, 2, 2]
+    late = lacks.with_columns(pl.col("known_at") + dt.timedelta(seconds=1))
+    assert clean(late, calendar="XNYS", read_at=close)[1]["gaps_filled"] == 2  # the last is not known before
+
+
+@pytest.mark.parametrize("first_day", [3, 12, 26])
+def test_later_bars_add_none_before_them(first_day: int) -> None:
+    """A name that hardly trades on its first day, and what is read after each session."""
+    days = [f"2020-01-{day:02}" for day in (6, 7, 8, 9)]
+    bars = pl.concat([within(days[:1], 15, "09:45", first_day), within(days[1:], 15, "09:45", 26)]).with_columns(close=10.0)
+    bars = bars.filter(pl.Series(np.random.default_rng(5).random(bars.height) > 0.2))
+    closes = [dt.datetime.fromisoformat(f"{day}T21:00:00Z") for day in days]
+    parts = [clean(bars.filter(pl.col("timestamp") <= at), calendar="XNYS", read_at=at)[0] for at in closes]
+    for at, part in zip(closes, parts, strict=True):
+        assert part.select("timestamp", "session").equals(parts[-1].filter(pl.col("timestamp") <= at).select("timestamp", "session"))
+    assert parts[-1].height > 3 * 26
+
+
 def test_a_break_at_noon_is_no_gap() -> None:
     ends = bar_ends("XHKG", dt.date(2020, 1, 6), dt.date(2020, 1, 7), dt.timedelta(minutes=1), True, True)
     assert ends.height == 2 * 330
@@ -180,6 +203,8 @@ def test_bars_of_other_hours_and_markets_get_no_rows(first: str, bars: int) -> N
     """London's in New York's hours, Hong Kong's, and those after the close."""
     days = [f"2020-01-{day:02}" for day in (6, 7, 8, 9, 10)]
     assert clean(within(days, 1, first, bars), calendar="XNYS")[1]["gaps_filled"] == 0
+    over = dt.datetime(2020, 2, 1, tzinfo=dt.UTC)
+    assert clean(within(days[:1], 1, first, bars), calendar="XNYS", read_at=over)[1]["gaps_filled"] == 0
 
 
 def test_currencies_whose_days_end_in_new_york_get_no_rows() -> None:

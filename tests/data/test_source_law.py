@@ -30,6 +30,7 @@ from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.macro import FredSource
 from rlaif_ray.data.options import LeanOptionSource
 from rlaif_ray.data.resume import ReadableSince, Resume, bars_before
+from rlaif_ray.data.sessions import bar_ends
 from rlaif_ray.data.sources_on_ray import KafkaSource
 from rlaif_ray.data.tables import table as table_of
 from rlaif_ray.errors import RlaifError
@@ -328,6 +329,28 @@ def test_a_set_that_comes_in_steps_says_what_it_says_at_once(tmp_path: Path) -> 
     assert lake.read("bars", revision="all").equals(whole.read("bars", revision="all"))
     gone = lake.read("bars", ["GONE"])
     assert gone.height == 23 and gone["delisted"].to_list() == [False] * 22 + [True]
+
+
+def test_quarters_of_an_hour_that_come_in_steps_say_what_they_say_at_once(tmp_path: Path) -> None:
+    """THIN's last trade of each session is before the close, and of the first it has few; what it lacks is told by then, or never."""
+    lake, whole = (Lake(str(tmp_path / "lake"), name) for name in ("steps", "whole"))
+    source = build(config_data.FileData(type="csv", path=str(tmp_path / "in"), stamp="end", tz="UTC"))
+    (tmp_path / "in").mkdir()
+    ends = bar_ends("XNYS", dt.date(2020, 1, 6), dt.date(2020, 1, 10), dt.timedelta(minutes=15), True, True)["timestamp"].to_list()
+
+    def put(n: int) -> Told:
+        for symbol in ("A", "THIN"):
+            kept = [k for k in range(n) if symbol == "A" or (k % 26 < 22 and k % 5 and not 4 < k < 26)]
+            lines = [f"{ends[k]:%Y-%m-%d %H:%M:%S},{10 + k},{11 + k},{9 + k},{10 + k},1000" for k in kept]
+            (tmp_path / "in" / f"{symbol}.csv").write_text("\n".join(["Datetime,Open,High,Low,Close,Volume", *lines]) + "\n")
+        return Told(source)
+
+    take_in(put(26), lake, LATER)
+    for n in (52, 78, 104, 130):
+        hold(lake, lambda n=n: take_in(put(n), lake, LATER))
+    take_in(Told(source), whole, LATER)
+    assert lake.read("bars", revision="all").equals(whole.read("bars", revision="all"))
+    assert lake.read("bars", ["THIN"]).height == 4 + 4 * 26
 
 
 def test_a_canary_that_restates_the_past_in_its_own_name_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
