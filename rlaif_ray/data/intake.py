@@ -19,7 +19,7 @@ from rlaif_ray.data.clean import OHLC, clean, fill_sessions, sift
 from rlaif_ray.data.events import price_kind
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.quarantine import set_apart
-from rlaif_ray.data.resume import Extensible, Resumable, from_first_change
+from rlaif_ray.data.resume import Extensible, Resumable, as_told, from_first_change
 from rlaif_ray.data.revisions import REVISION
 from rlaif_ray.data.sessions import DAY, schedule
 from rlaif_ray.data.tables import cut
@@ -62,7 +62,7 @@ def read_clean(
     try:
         read_at = source.span().until if isinstance(source, Resumable) else dt.datetime.now(dt.UTC)  # before it is read
         if stored is not None and stored.height and isinstance(source, Extensible):
-            tables = source.extend(symbol, stored)
+            tables = source.extend(symbol, as_told(stored))
         else:
             tables, stored = source.read(symbol), None
         whole = tables.pop("bars")

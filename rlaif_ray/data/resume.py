@@ -97,19 +97,20 @@ class Resume:
 
 
 def bars_before(lake: Lake, symbol: str, held: Span) -> pl.DataFrame:
-    """A symbol's bars of a span as the source has said them: without the rows that an ingest made of it.
-
-    Those are the day on which the set took it as gone, and bars at which it stood still; from these bars and newer ones they are
-    made again.
-    """
+    """A symbol's bars of a span as the lake says them, without the day on which the set took it as gone."""
     stored = lake.read("bars", [symbol], start=held.first).select(*BAR_SCHEMA)
-    bars = stored.filter(~pl.col("delisted") & (pl.col("timestamp") <= held.until))
+    return stored.filter(~pl.col("delisted") & (pl.col("timestamp") <= held.until))
+
+
+def as_told(stored: pl.DataFrame) -> pl.DataFrame:
+    """Bars of the lake as the source has said them: without those at which an ingest let them stand still; from these and newer
+    ones they are made again."""
     flat = pl.all_horizontal(pl.col(OHLC) == pl.col("close").shift(1), pl.col("volume") == 0, ~pl.col("tradable"))
-    return bars.filter(~(flat & (pl.col("dividend") == 0) & (pl.col("split") == 1)).fill_null(False))
+    return stored.filter(~(flat & (pl.col("dividend") == 0) & (pl.col("split") == 1)).fill_null(False))
 
 
 def from_first_change(bars: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
-    """Bars in order from the first on that `stored` does not say; the last bar in any case."""
+    """Clean bars in order from the first on that the lake's own, `stored`, do not say; the last bar in any case."""
     said = [column for column in BAR_SCHEMA if column != "known_at"]
     first: Any = bars.join(stored, on=said, how="anti", nulls_equal=True)["timestamp"].min()
     return bars.tail(1) if first is None else bars.filter(pl.col("timestamp") >= first)

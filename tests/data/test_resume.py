@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from rlaif_ray.data.alpaca import AlpacaSource
 from rlaif_ray.data.alpaca_access import Access
 from rlaif_ray.data.alpaca_news import AlpacaNews
 from rlaif_ray.data.facts_on_ray import take_facts
+from rlaif_ray.data.intake import read_clean
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.data.receipts import Ingest
-from rlaif_ray.data.resume import Span, bars_before
-from rlaif_ray.data.sessions import schedule
+from rlaif_ray.data.resume import Span, as_told, bars_before
+from rlaif_ray.data.sessions import bar_ends, schedule
+from rlaif_ray.errors import RlaifError
 from tests.data.bars import daily
 from tests.data.clock import NOW, Clock
 from tests.servers.alpaca import AlpacaRest, bar, days, dividend, midnight, minute, split, story
@@ -126,7 +128,7 @@ def test_minutes_go_on_too(market: AlpacaRest, access: Access, clock: Clock, lak
     assert lake.read("bars").equals(whole.read("bars")) and in_steps.rows == 2 * 3 * 26
 
 
-def test_bars_before_are_those_of_the_source(lake: Lake) -> None:
+def test_what_an_ingest_made_is_not_told_to_the_source_again(lake: Lake) -> None:
     flat = daily("A", [10.0, 10.0, 10.0, 11.0], volume=[5, 0, 5, 0], tradable=[True, False, True, False])
     gone = flat.tail(1).with_columns(
         pl.col("timestamp", "known_at") + dt.timedelta(days=1), session=dt.date(2020, 1, 8), close=None, delisted=True
@@ -136,8 +138,45 @@ def test_bars_before_are_those_of_the_source(lake: Lake) -> None:
     lake.append("bars", revised, "0", revised_at=dt.datetime(2020, 2, 1, tzinfo=dt.UTC))
     held = Span(dt.date(2020, 1, 2), dt.datetime(2020, 3, 1, tzinfo=dt.UTC))
     before = bars_before(lake, "A", held)
-    assert before["close"].to_list() == [10.0, 10.0, 12.0]
-    assert bars_before(lake, "A", Span(dt.date(2020, 1, 3), held.until))["close"].to_list() == [10.0, 10.0, 12.0]
+    assert before["close"].to_list() == [10.0, 10.0, 10.0, 12.0]
+    assert as_told(before)["timestamp"].to_list() == [flat["timestamp"][k] for k in (0, 2, 3)]
+    since = bars_before(lake, "A", Span(dt.date(2020, 1, 3), held.until))
+    assert as_told(since)["close"].to_list() == [10.0, 10.0, 12.0]
+
+
+@dataclass(frozen=True)
+class Growing:
+    """A source that goes on: quarters of an hour that lack some."""
+
+    bars: pl.DataFrame
+    until: dt.datetime
+    series: str = "growing"
+
+    def symbols(self) -> list[str]:
+        return ["A"]
+
+    def span(self) -> Span:
+        return Span(dt.date(2020, 1, 1), self.until)
+
+    def read(self, symbol: str) -> dict[str, pl.DataFrame]:
+        return {"bars": self.bars.filter(pl.col("timestamp") <= self.until)}
+
+    def extend(self, symbol: str, bars: pl.DataFrame) -> dict[str, pl.DataFrame]:
+        assert bars["tradable"].all()  # what was made is not told back
+        return {"bars": pl.concat([bars, self.read(symbol)["bars"].filter(pl.col("timestamp") > bars["timestamp"][-1])])}
+
+
+def test_what_stood_still_is_no_change(lake: Lake) -> None:
+    ends = bar_ends("XNYS", dt.date(2020, 1, 2), dt.date(2020, 1, 31), dt.timedelta(minutes=15), True, True)
+    rows = pl.concat([daily("A", [10.0 + k]) for k in range(ends.height)])
+    rows = rows.with_columns(timestamp=ends["timestamp"], known_at=ends["timestamp"], session=ends["session"])
+    told = rows.filter(pl.int_range(pl.len()) % 7 != 3)
+    before, after = (dt.datetime(2020, 1, day, 22, tzinfo=dt.UTC) for day in (30, 31))
+    lake.append("bars", read_clean(Growing(told, before), "A", None, None, None, 0.0, "refuse")[1]["bars"], "0")
+    stored = bars_before(lake, "A", Span(dt.date(2020, 1, 1), before))
+    report, tables = read_clean(Growing(told, after), "A", stored, None, None, 0.0, "refuse")
+    assert not isinstance(report, RlaifError) and report["rows"] == rows.height
+    assert tables["bars"]["session"].unique().to_list() == [dt.date(2020, 1, 31)] and tables["bars"].height == 26
 
 
 def test_stories_since_the_last_ingest(vendor: AlpacaRest, ray_session: None, access: Access, clock: Clock, lake: Lake) -> None:
