@@ -115,7 +115,31 @@ def append_bars(lake: Lake, read: Mapping[str, Tables], reports: Mapping[str, Re
         for name, frame in frames.items():
             tables.setdefault(name, []).append(_finish(frame, reports[symbol], whole) if name == "bars" else frame)
     for name, parts in tables.items():
-        lake.append(name, pl.concat(parts), _named(read), revised_at=None if name == "bars" and whole.kind != "raw" else at)
+        rows = pl.concat(parts)
+        if name == "bars":
+            rows = pl.concat([rows, _came_back(lake, rows)])
+        lake.append(name, rows, _named(read), revised_at=None if name == "bars" and whole.kind != "raw" else at)
+
+
+def _came_back(lake: Lake, bars: pl.DataFrame) -> pl.DataFrame:
+    """Rows that stand still, in place of those by which the lake says that a symbol is gone, where `bars` say that it is not.
+
+    Where whole sessions are not filled no bar of the source's would ever lie on that row.
+    """
+    newest = bars.filter(~pl.col("delisted")).group_by("symbol").agg(newest=pl.col("timestamp").max())
+    if "bars" not in lake.tables():
+        return bars.clear()
+    said = pl.scan_delta(lake.delta("bars")).filter(pl.col("symbol").is_in(newest["symbol"].to_list()), "delisted")
+    gone = said.select(pl.col("symbol").unique()).collect()["symbol"].to_list()
+    if not gone:
+        return bars.clear()
+    now = pl.concat([lake.read("bars", gone).select(*bars.columns).join(bars, on=["symbol", "timestamp"], how="anti"), bars])
+    close = pl.col("close").forward_fill().over("symbol", order_by="timestamp")
+    still = now.filter(pl.col("symbol").is_in(gone)).with_columns(
+        *[pl.when("delisted").then(close).otherwise(c).alias(c) for c in OHLC], volume=pl.when("delisted").then(0.0).otherwise("volume")
+    ).join(newest, on="symbol")  # fmt: skip
+    back = still.filter(pl.col("delisted") & (pl.col("timestamp") < pl.col("newest"))).with_columns(delisted=pl.lit(False))
+    return back.join(bars, on=["symbol", "timestamp"], how="anti").select(*bars.columns)
 
 
 def append_facts(lake: Lake, read: Mapping[str, Tables], at: dt.datetime) -> dict[str, int]:

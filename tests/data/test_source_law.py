@@ -353,6 +353,34 @@ def test_quarters_of_an_hour_that_come_in_steps_say_what_they_say_at_once(tmp_pa
     assert lake.read("bars", ["THIN"]).height == 4 + 4 * 26
 
 
+def test_a_name_that_comes_back_after_it_was_taken_as_gone_is_alive(tmp_path: Path) -> None:
+    """BACK has no bars from the second session to the fourteenth: on the twelfth it is gone, and from the next ingest on it was not."""
+    lake = Lake(str(tmp_path / "lake"), "set")
+    source = build(config_data.FileData(type="csv", path=str(tmp_path / "in"), stamp="end", tz="UTC"))
+    ends = bar_ends("XNYS", dt.date(2020, 1, 6), dt.date(2020, 1, 28), dt.timedelta(minutes=15), True, True)["timestamp"].to_list()
+
+    def put(n: int) -> Told:
+        (tmp_path / "in").mkdir(exist_ok=True)
+        for symbol in ("A", "BACK"):
+            kept = [k for k in range(26 * n) if symbol == "A" or not 26 <= k < 26 * 14]
+            lines = [f"{ends[k]:%Y-%m-%d %H:%M:%S},{10 + k},{11 + k},{9 + k},{10 + k},1000" for k in kept]
+            (tmp_path / "in" / f"{symbol}.csv").write_text("\n".join(["Datetime,Open,High,Low,Close,Volume", *lines]) + "\n")
+        return Told(source)
+
+    take_in(put(14), lake, AT_FIRST)
+    gone = lake.read("bars", ["BACK"]).tail(1)
+    assert gone["delisted"][0]
+    hold(lake, lambda: take_in(put(15), lake, LATER))
+    back = lake.read("bars", ["BACK"])
+    assert not back["delisted"].any() and back.height == 26 + 1 + 26
+    row = back.row(26, named=True)
+    assert [row[c] for c in ("timestamp", "open", "close", "volume", "tradable")] == [gone["timestamp"][0], 35.0, 35.0, 0.0, False]
+    assert lake.read("bars", ["BACK"], as_of=LATER - dt.timedelta(seconds=1))["delisted"].any()
+    rows = lake.read("bars", revision="all").height
+    take_in(Told(source), lake, LATER)
+    assert lake.read("bars", revision="all").height == rows
+
+
 def test_a_canary_that_restates_the_past_in_its_own_name_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The old row with another value and its old moment, as a table that is not held against the time of its fetching."""
     lake, moments = Lake(str(tmp_path / "lake"), "set"), csv(tmp_path, monkeypatch)
