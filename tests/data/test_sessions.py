@@ -3,7 +3,7 @@ import datetime as dt
 import polars as pl
 import pytest
 
-from rlaif_ray.data.sessions import DAY, bar_size, bars_per_year, local_dates, schedule
+from rlaif_ray.data.sessions import DAY, bar_ends, bar_size, bars_per_year, local_dates, schedule, trading_hours
 from rlaif_ray.errors import ConfigError, DataError, SchemaError
 
 
@@ -44,6 +44,19 @@ def test_bars_per_year_is_counted() -> None:
     # 249 full sessions of 26 quarter hours and three half days of 14 in 2019.
     assert bars_per_year("XNYS", dt.timedelta(minutes=15), *year) == pytest.approx((249 * 26 + 3 * 14) * 365.25 / 365)
     assert bars_per_year("XNYS", dt.timedelta(hours=1), *year) == pytest.approx((249 * 7 + 3 * 4) * 365.25 / 365)
+
+
+def test_a_break_at_noon_is_no_trading() -> None:
+    day = dt.date(2019, 3, 1)
+    hours = [utc(2019, 3, 1, 1, 30), utc(2019, 3, 1, 4), utc(2019, 3, 1, 5), utc(2019, 3, 1, 8)]
+    assert trading_hours("XHKG", day, day).select("begin", "end").rows() == [tuple(hours[:2]), tuple(hours[2:])]
+    ends = bar_ends("XHKG", day, day, dt.timedelta(hours=1), True, True)["timestamp"].to_list()
+    assert [f"{end:%H:%M}" for end in ends] == ["02:30", "03:30", "04:00", "06:00", "07:00", "08:00"]
+    # 11 half hours a session, 5 where there is only a morning.
+    half_hours = bars_per_year("XHKG", dt.timedelta(minutes=30), day, day) * 365 / 365.25
+    mornings = schedule("XHKG", dt.date(2019, 1, 1), dt.date(2019, 12, 31)).filter(pl.col("close").dt.hour() == 4).height
+    full = schedule("XHKG", dt.date(2019, 1, 1), dt.date(2019, 12, 31)).height - mornings
+    assert half_hours == pytest.approx(full * 11 + mornings * 5)
 
 
 def test_bar_size_is_the_commonest_step_in_any_order() -> None:
