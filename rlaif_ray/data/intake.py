@@ -129,8 +129,8 @@ def _came_back(lake: Lake, bars: pl.DataFrame) -> pl.DataFrame:
     newest = bars.filter(~pl.col("delisted")).group_by("symbol").agg(newest=pl.col("timestamp").max())
     if "bars" not in lake.tables():
         return bars.clear()
-    said = pl.scan_delta(lake.delta("bars")).filter(pl.col("symbol").is_in(newest["symbol"].to_list()), "delisted")
-    gone = said.select(pl.col("symbol").unique()).collect()["symbol"].to_list()
+    named = pl.col("symbol").is_in(newest["symbol"].to_list()) & pl.col("delisted")
+    gone = lake.ask("bars", lambda rows: rows.filter(named).select(pl.col("symbol").unique()))["symbol"].to_list()
     if not gone:
         return bars.clear()
     now = pl.concat([lake.read("bars", gone).select(*bars.columns).join(bars, on=["symbol", "timestamp"], how="anti"), bars])
@@ -210,8 +210,8 @@ def _one_bar_size(reports: Mapping[str, Report]) -> dt.timedelta:
 
 def usual_delay_s(lake: Lake, symbols: Sequence[str]) -> float | None:
     """Of the bars that are in the lake, when first known; None where there are none."""
-    bars = pl.scan_delta(lake.delta("bars")).filter(pl.col("symbol").is_in(list(symbols)), pl.col(REVISION) == 0)
-    return bars.select(_DELAY_S).collect(engine="streaming").item()
+    first = pl.col("symbol").is_in(list(symbols)) & (pl.col(REVISION) == 0)
+    return lake.ask("bars", lambda bars: bars.filter(first).select(_DELAY_S)).item()
 
 
 @dataclass(frozen=True)

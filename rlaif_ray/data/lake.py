@@ -6,7 +6,7 @@ import datetime as dt
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -147,6 +147,11 @@ class Lake:
                 scan = scan.drop(REVISION).with_columns(pl.lit(0, pl.Int32).alias(REVISION))
             rows = scan.drop(MONTH, strict=False).collect()
         return _by_symbol(rows, kind, revision) if kind == Table() else _told(rows, kind, revision)
+
+    def ask(self, table: str, question: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+        """What a question makes of a table's rows: all of them, with their `revision`. Only what it needs is read."""
+        with reached(self._path(table)):
+            return question(pl.scan_delta(self.delta(table))).collect(engine="streaming")
 
     def version(self, table: str) -> int:
         """The newest Delta version of a table: where to find it again, not what it says."""

@@ -94,8 +94,10 @@ def _ends(lake: Lake, symbols: Sequence[str], now: dt.datetime) -> dict[str, dt.
     """The last bar end of each of `symbols` that the lake has; a stream can go on from all of them."""
     if "bars" not in lake.tables():
         return {}
-    bars = pl.scan_delta(lake.delta("bars")).filter(pl.col("symbol").is_in(list(symbols)))
-    ends = dict(bars.group_by("symbol").agg(pl.col("timestamp").max()).sort("timestamp", "symbol").collect().iter_rows())
+    named = pl.col("symbol").is_in(list(symbols))
+    ends = dict(lake.ask(
+        "bars", lambda bars: bars.filter(named).group_by("symbol").agg(pl.col("timestamp").max()).sort("timestamp", "symbol")
+    ).iter_rows())  # fmt: skip
     old = [symbol for symbol, end in ends.items() if now - end > LONGEST_GAP]
     if old:
         names = ", ".join(old[:5]) + f" and {len(old) - 5} more" * (len(old) > 5)

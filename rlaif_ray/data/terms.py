@@ -18,8 +18,7 @@ def refuse_other_size(lake: Lake, bar: dt.timedelta) -> None:
     symbol = _fullest(lake)
     if symbol is None:
         return
-    bars = pl.scan_delta(lake.delta("bars")).filter(pl.col("symbol") == symbol)
-    times = bars.select(pl.col("timestamp").unique()).collect().to_series()
+    times = lake.ask("bars", lambda bars: bars.filter(pl.col("symbol") == symbol).select(pl.col("timestamp").unique())).to_series()
     if len(times) > 1 and bar_size(times) != bar:
         raise DataError(
             f"the bars in {lake.uri}/{lake.dataset} are of {bar_size(times)}, these of {bar}; "
