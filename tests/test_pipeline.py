@@ -100,16 +100,9 @@ def test_a_vault_is_not_tested_until_it_is_opened_and_then_once(ray_session: Non
 @pytest.fixture(scope="module")
 def whole(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The result of a quick run that nobody disturbed."""
-    return quick_result(tmp_path_factory.mktemp("whole"))
-
-
-def quick_result(folder: Path) -> bytes:
+    folder = tmp_path_factory.mktemp("whole")
     run, _ = run_pipeline(load_config("smoke", None, knobs(folder / "lake", **QUICK)), str(folder / "run"))
     return (run.path / "result.json").read_bytes()
-
-
-def test_the_same_seed_gives_the_same_result(whole: bytes, tmp_path: Path) -> None:
-    assert quick_result(tmp_path) == whole
 
 
 def start(log: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -136,8 +129,8 @@ def kill_when(process: subprocess.Popen[bytes], log: Path, reached: Callable[[],
 
 
 @pytest.mark.parametrize("places", [(4,), pytest.param((1, 4, 8), marks=pytest.mark.slow)])
-def test_a_run_killed_again_and_again_resumes_to_the_same_result(whole: bytes, tmp_path: Path, places: tuple[int, ...]) -> None:
-    """After the first stage, in the middle of the folds, and near the end."""
+def test_the_same_seed_gives_the_same_result_also_where_it_was_killed(whole: bytes, tmp_path: Path, places: tuple[int, ...]) -> None:
+    """Killed and resumed in the middle of the folds; the slow one after the first stage and near the end, too."""
     broken, log = tmp_path / "broken", tmp_path / "log"
     process = start(log, *arguments(tmp_path / "lake", **QUICK), "--run-dir", str(broken))
     for stages in places:

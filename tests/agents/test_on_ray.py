@@ -25,7 +25,7 @@ def test_ray_says_what_one_process_says() -> None:
 
 
 def test_who_misses_the_deadline_abstains_visibly_and_the_others_are_heard() -> None:
-    cube, section = desk_cube(1), Agents(roster=("technical",), deadline_s=5.0)
+    cube, section = desk_cube(1), Agents(roster=("technical",), deadline_s=2.0)
 
     class Sleeper:
         name = "sleeper"
@@ -37,5 +37,5 @@ def test_who_misses_the_deadline_abstains_visibly_and_the_others_are_heard() -> 
     said = records.of_arrow(opine_table(ray.put(cube), slice(100, 110), section, analysts=[*build(section), Sleeper()]))
     late = [o for o in said if o.author == "sleeper"]
     assert len(late) == 2 * len(cube.symbols)
-    assert all(isinstance(o, Abstention) and "5 s (agents.deadline_s)" in o.reason for o in late)
+    assert all(isinstance(o, Abstention) and "2 s (agents.deadline_s)" in o.reason for o in late)
     assert any(isinstance(o, Opinion) for o in said if o.author == "technical")

@@ -81,6 +81,7 @@ def test_rows_that_cannot_be_filled_are_refused(ray_session: None) -> None:
         paths(market(), slice(20, 350))
 
 
+@pytest.mark.slow
 def test_two_nodes_say_what_one_machine_says(found: Paths, tmp_path: Path) -> None:
     script = tmp_path / "two_nodes.py"
     script.write_text(TWO_NODES)

@@ -83,6 +83,7 @@ def test_an_append_is_refused_and_the_table_stays_whole(disk: Path) -> None:
     assert 3 <= refused < 8
 
 
+@pytest.mark.slow
 def test_an_ingest_says_so_and_works_again_once_there_is_room(disk: Path, tmp_path: Path) -> None:
     for symbol in ("A", "B", "C"):
         write_csv(tmp_path / "in", symbol, [10.0 + k for k in range(30)])

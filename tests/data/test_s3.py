@@ -38,6 +38,7 @@ def bucket() -> Iterator[str]:
         yield f"s3://{BUCKET}"
 
 
+@pytest.mark.slow
 def test_a_set_comes_in_is_shown_checked_and_read(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In a process of its own: the workers of its Ray must have the environment, too."""
     for symbol in ("A", "B"):
