@@ -33,7 +33,7 @@ GIB = 2**30
 
 def rows(quick: bool) -> list[Row]:
     """Whole processes by the clock, from start to end; cleaning in CPU time."""
-    symbols, bars = (8, 3_000) if quick else (500, 20_000)
+    symbols, bars = (8, 8 * 390) if quick else (500, 52 * 390)  # whole sessions: what lacks to one that is over would be filled
     with tempfile.TemporaryDirectory() as folder:
         csv, lake, work = f"{folder}/csv", f"{folder}/lake", symbols * bars
         _write(Path(csv), symbols, bars)
@@ -64,7 +64,7 @@ def rows(quick: bool) -> list[Row]:
             f"a day more, {symbols} symbols x 390 minutes", day, "the limit", 1.0, 1.0 / day, "s", 1.0,
             f"One commit by the clock, onto {work:,} bars: median of {REPEATS} days.",
         ),
-        _cleaning(4_000 if quick else 20_000),
+        _cleaning(10 * 390 if quick else 52 * 390),
     ]  # fmt: skip
 
 
