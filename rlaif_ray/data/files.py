@@ -169,7 +169,7 @@ def load_universe(path: str) -> Universe:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def symbols_of_names(paths: Sequence[Path], pattern: str | None = None) -> list[str]:
