@@ -50,7 +50,7 @@ def _bars(config: Config, lake: Lake) -> tuple[dict[str, str], dict[str, Any]]:
         from rlaif_ray.data.on_ray import ingest
 
         ray_runtime.attach()
-        done = ingest(source, lake, **terms)
+        done = ingest(source, lake, **terms, least=1)
     counts: dict[str, int] = {}
     for report in done.quality.values():
         for name, count in report.items():

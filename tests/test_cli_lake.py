@@ -30,6 +30,14 @@ def test_bars_come_in_and_are_shown(bars: list[str], tmp_path: Path, capsys: pyt
     assert main(["data", "verify", "--lake", str(tmp_path / "lake")]) == 0
 
 
+def test_one_symbol_may_be_kept(bars: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*bars, "--data.names=[B]"]) == 0 and "symbols: 1" in capsys.readouterr().out
+    assert main([*bars, "--data.names=[B]"]) == 0  # known, and not read again
+    words = [*bars[1:], "--data.names=[B]", "--data.bad_rows=quarantine", "--run-dir", str(tmp_path / "run")]
+    assert main(["pipeline", *words]) == 2 and "a portfolio needs a choice" in capsys.readouterr().err
+    assert main([*bars, "--data.end=1990-01-01"]) == 2 and "expected at least 1: check" in capsys.readouterr().err
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_is_there(bars: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in" / "C.csv").write_text("")
     assert main(bars) == 1

@@ -32,7 +32,7 @@ SHARD_SYMBOLS, SHARD_ROWS = 32, 500_000
 
 def ingest(
     source: Source, lake: Lake, *, start: dt.date | None = None, end: dt.date | None = None, latency_s: float = 0.0,
-    bad_rows: BadRows = "refuse",
+    bad_rows: BadRows = "refuse", least: int = 2,
 ) -> Ingest:  # fmt: skip
     """Read, check, clean and append a source's tables to the lake, one Ray task a symbol.
 
@@ -45,20 +45,22 @@ def ingest(
     latency_s : seconds from a bar's end until it is known.
     bad_rows : `refuse` raises the first symbol's error before anything is written; `quarantine` sets rows that cannot be right
         apart in a table of that name, leaves out symbols that cannot be used, and names them in `failed`.
+    least : symbols that there must be: 2 for a portfolio, 1 where they are only kept.
 
     A symbol whose bars end more than 10 sessions before the set's stands still for ten and is taken as delisted on the
     eleventh: a row without prices says so (`quality`: `ends_early`), and the simulator closes the position at a loss. One
     that ends less early is a halt. So the set says the same whether it comes at once or day by day. Prices that are not raw
     have their splits in them, so their `split` column becomes 1.
 
-    Raises `DataError` for fewer than two symbols, or two bar sizes in the source or between it and the dataset; `ConfigError`
+    Raises `DataError` for fewer than `least` symbols, or two bar sizes in the source or between it and the dataset; `ConfigError`
     for another latency than the dataset's.
     """
     asked = request(source, start, end, latency_s, bad_rows)  # before anything is read: what changes meanwhile is not yet taken in
     if (done := recorded(lake, asked)) is not None:
+        _need(least, done.symbols, "what came in before has", "check data.path and data.names")
         return done
     symbols = sorted(source.symbols())
-    _need_two(symbols, "the source has", "check data.path and data.names")
+    _need(least, symbols, "the source has", "check data.path and data.names")
     resume = Resume.of(source, lake)
     refs = _asked(source, lake, symbols, {} if resume is None else resume.held, (start, end, latency_s, bad_rows))
     reports: dict[str, dict[str, Any] | RlaifError] = {s: or_why(s, summary) for s, (summary, _) in refs.items()}
@@ -67,7 +69,7 @@ def ingest(
         _raise_first(reports)
     good = {s: report for s, report in reports.items() if not isinstance(report, RlaifError)}
     kept = [s for s in good if good[s]["rows"]]
-    _need_two(kept, f"between {start} and {end} there is", "check data.start and data.end" if not failed else f"{failed}")
+    _need(least, kept, f"between {start} and {end} there is", "check data.start and data.end" if not failed else f"{failed}")
     whole = Whole.of(source, {s: good[s] for s in kept})
     refuse_other_size(lake, whole.bar)
     refuse_other_latency(lake, kept, min(good[s]["delay_s"] for s in kept))
@@ -191,10 +193,11 @@ def _public(reports: Mapping[str, Report], missing: Mapping[str, int]) -> dict[s
     return {s: r | {"gaps_left": missing[s]} if s in missing else r for s, r in public.items()}
 
 
-def _need_two(symbols: Sequence[str], where: str, knobs: str) -> None:
-    if len(symbols) < 2:
+def _need(least: int, symbols: Sequence[str], where: str, knobs: str) -> None:
+    if len(symbols) < least:
+        why = ", a portfolio needs a choice" if least > 1 else ""
         found = f"one symbol only ({symbols[0]!r})" if symbols else "no symbol"
-        raise (DataError if symbols else MissingDataError)(f"{where} {found}; expected at least 2, a portfolio needs a choice: {knobs}")
+        raise (DataError if symbols else MissingDataError)(f"{where} {found}; expected at least {least}{why}: {knobs}")
 
 
 def _raise_first(reports: Mapping[str, Any]) -> None:
