@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlaif_ray import __version__, cli_lake, ray_runtime
+from rlaif_ray import __version__, cli_features, cli_lake, ray_runtime
 from rlaif_ray.errors import ConfigError, DataError, RlaifError, did_you_mean
 
 
@@ -233,6 +233,38 @@ VERBS: dict[str, Verb] = {
         True,
         cli_lake.take_in,
     ),
+    "build-features": Verb(
+        "feature sets of an ingested dataset, a table each; what stands on files that did not change is not made again",
+        {
+            "sets": Flag("A,B", "Which sets; default: those of --features.sets. `rlaif features list` says which there are."),
+            "symbols": Flag("A,B", "Which symbols; default: all that the dataset has bars of. It is what features across symbols compare."),
+            "config": Flag("FILE", "YAML file of knobs."),
+            "json": Flag(None, "Print what was made as JSON on standard output, and nothing else."),
+        },
+        True,
+        cli_features.build_features,
+    ),
+    "features list": Verb(
+        "every feature by set: unit, bars until it is defined, what it says, and after whom",
+        {
+            "sets": Flag("A,B", "Only these sets; default: all."),
+            "json": Flag(None, "As JSON, with inputs, parameters and function of each."),
+        },
+        True,
+        cli_features.list_features,
+    ),
+    "sample-book": Verb(
+        "spread, depth, imbalance and order flow of a recorded order book on a grid of time, into the lake",
+        {
+            "file": Flag("PATH", "Binance's raw stream, plain or .gz, or a glob: lines of a local stamp in ns and the JSON as it came."),
+            "symbol": Flag("NAME", "The market's name in the lake."),
+            "every-ms": Flag("MS", "The grid; default 1000."),
+            "gaps": Flag("WHAT", "At a break in the exchange's numbering: refuse (default), or restart at the next snapshot."),
+            "config": Flag("FILE", "YAML file of knobs."),
+        },
+        True,
+        cli_features.sample_book,
+    ),
     "stream": Verb(
         "minute bars as they are made, to the dataset, until Ctrl-C; what a lost connection leaves out is asked for again",
         {
@@ -251,7 +283,7 @@ VERBS: dict[str, Verb] = {
 
 
 def _overview() -> str:
-    verbs = "\n".join(_entry(name, verb.help, 14) for name, verb in VERBS.items())
+    verbs = "\n".join(_entry(name, verb.help, 16) for name, verb in VERBS.items())
     return (
         f"rlaif {__version__}: learns to trade from AI feedback that the market judges\n\n"
         f"usage: rlaif VERB [--flag value] [--section.knob=value]\n\n"

@@ -29,6 +29,29 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+class Features(Section):
+    sets: tuple[str, ...] = ("technical", "cross_section")
+    """Feature sets to make, one table each: `rlaif features list` says which there are."""
+    parameters: dict[str, tuple[Any, ...]] = Field(default={})
+    """Other periods than the catalogue's, by family: {rsi: [7, 21], macd: [[8, 17, 9]]}; they lie in a table of their own."""
+    universe: str | None = None
+    """YAML file of symbols with their sectors, for features that compare within a sector."""
+
+    @field_validator("sets")
+    @classmethod
+    def _sets_once(cls, sets: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(sets)
+
+    @field_validator("parameters")
+    @classmethod
+    def _rows(cls, parameters: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        """A family with one parameter may list its values; each row becomes a tuple."""
+        rows = {k: tuple(tuple(r) if isinstance(r, (list, tuple)) else (r,) for r in v) for k, v in parameters.items()}
+        if any(not of or any(not isinstance(x, (int, float, str)) for row in of for x in row) for of in rows.values()):
+            raise ValueError("for each family a list of numbers, or of lists of them, none empty")
+        return rows
+
+
 class TTM(Section):
     """Tiny Time Mixer, trained from random weights unless some are given."""
 
@@ -230,6 +253,7 @@ class Config(Section):
     facts: FactsConfig | None = None
     """What `rlaif ingest` takes in beside bars."""
     lake: Lake = Lake()
+    features: Features = Features()
     forecast: ForecastSection = ForecastSection()
     agents: Agents = Agents()
     feedback: Feedback = Feedback()

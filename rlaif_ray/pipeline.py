@@ -25,12 +25,13 @@ from rlaif_ray.backtest.on_ray import backtest_fold, read_episode
 from rlaif_ray.config import Config
 from rlaif_ray.core import Abstention, Cube, Episode, Opinion, OpinionTable, canonical_json, content_hash
 from rlaif_ray.data.cube import Dataset
+from rlaif_ray.data.files import sectors_of
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.data.sources_on_ray import build as build_source
 from rlaif_ray.execution.caps import effective_cap
-from rlaif_ray.features.catalog import DEFAULT_OBSERVATION
-from rlaif_ray.features.on_ray import compute
+from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, Catalog
+from rlaif_ray.features.on_ray import build
 from rlaif_ray.feedback.on_ray import judge_fold
 from rlaif_ray.feedback.reward_model import load_judge, weigh_with
 from rlaif_ray.folds import Fold
@@ -85,6 +86,8 @@ def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
     config = run.config
     source = build_source(config.data)
     lake = Lake(config.lake.uri, config.dataset)
+    catalog = Catalog(config.features.sets, config.features.parameters).completed()
+    sectors = sectors_of(config.features.universe)
     wanted = (*(config.rl.features or DEFAULT_OBSERVATION), *analysts.reads(config.agents.roster))
 
     def to_lake(out: Path) -> None:
@@ -93,19 +96,20 @@ def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
         (out / "ingest.json").write_text(canonical_json(asdict(done)))
 
     def features(out: Path) -> None:
-        done = compute(
-            lake, said["symbols"], bars_version=said["versions"]["bars"], price_kind=said["price_kind"],
-            start=config.data.start, end=config.data.end,
+        done = build(
+            lake, said["symbols"], catalog, bars_version=said["versions"]["bars"], price_kind=said["price_kind"],
+            start=config.data.start, end=config.data.end, sectors=sectors,
         )  # a dataset may hold days that another run brought
         dataset = Dataset(
-            lake, {**said["versions"], **done.versions}, tuple(said["symbols"]), tuple(n for n in done.names if n in wanted), done.absent,
-            said["price_kind"], said["bars_per_year"], config.data.start, config.data.end, said["data_version"],
+            lake, {**said["versions"], **done.versions}, tuple(said["symbols"]), sectors, catalog,
+            tuple(n for n in done.names if n in wanted), done.absent, said["price_kind"], said["bars_per_year"], config.data.start,
+            config.data.end, said["data_version"],
         )  # fmt: skip
         (out / "dataset.json").write_text(dataset.to_json())
 
     slice_ = [config.data.model_dump(mode="json"), lake]
     said = json.loads((run.stage("ingest", slice_).get_or(to_lake) / "ingest.json").read_text())
-    path = run.stage("features", slice_, said["data_version"], wanted).get_or(features)
+    path = run.stage("features", slice_, said["data_version"], wanted, catalog, sectors).get_or(features)
     return Dataset.of_json((path / "dataset.json").read_text()), said
 
 

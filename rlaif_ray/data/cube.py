@@ -6,6 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,9 @@ from rlaif_ray.data.asof import PriceKind, build_cube, join
 from rlaif_ray.data.decided import bars_as_decided
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.tables import MACRO, table
-from rlaif_ray.features import technical
-from rlaif_ray.features.cross_section import cross_section
+from rlaif_ray.features.catalog import Catalog, feature_set
 
-BARS, FEATURES, FACTS = "bars", ("features_technical", "features_cross_section"), ("filings", "news")
+BARS, FACTS = "bars", ("filings", "news")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Dataset:
     lake: Lake
     versions: dict[str, int]
     symbols: tuple[str, ...]
-    features: tuple[str, ...]  # columns of the feature tables that the run reads
+    sectors: dict[str, str]  # by symbol, where they are known
+    catalog: Catalog  # which sets there are, and under which names
+    features: tuple[str, ...]  # their columns that the run reads
     absent: tuple[str, ...]  # features that the source has no inputs for
     price_kind: PriceKind
     bars_per_year: float
@@ -39,15 +41,29 @@ class Dataset:
 
     def cube(self) -> Cube:
         """Bars, features, and filings and news as of each bar, at the pinned versions."""
-        return self._cube(self._bars(), [self._features(t) for t in FEATURES], self._facts())
+        return self._cube(self._bars(), [self._features(name, columns) for name, columns in self._read().items()], self._facts())
 
     def cube_as_of(self, at: np.datetime64) -> Cube:
         """The cube that would have been made at `at`: features computed anew, from nothing but what was known by then."""
-        bars = self._bars().as_of(at)
-        one = [technical.apply(Panel.of(frame)).frame for frame in bars.frame.partition_by("symbol", maintain_order=True)]
-        alone = Panel.of(pl.concat(one, how="diagonal"))
         known = pl.col("known_at") <= pl.lit(at.astype("datetime64[us]")).dt.replace_time_zone("UTC")
-        return self._cube(bars, [alone, cross_section(alone)], {t: frame.filter(known) for t, frame in self._facts().items()})
+        bars = self._bars().as_of(at)
+        own: dict[str, pl.DataFrame] = {}
+        for name in (n for n in self.catalog.sets if not feature_set(n).across):
+            made, specs = feature_set(name), self.catalog.specs(name, self.price_kind)
+            parts = []
+            for frame in bars.frame.partition_by("symbol", maintain_order=True):
+                facts = {
+                    t: self.lake.read(t, (frame["symbol"][0], MACRO), self.versions[t], revision="all", end=self.end).filter(known)
+                    for t in made.reads if t != BARS and t in self.versions
+                }  # fmt: skip
+                parts.append(made.apply({BARS: frame, **facts}, specs).frame)
+            own[name] = pl.concat(parts, how="diagonal")
+        alone = reduce(_beside, own.values())
+        across = [feature_set(n) for n in self._read() if feature_set(n).across]
+        sectors = {"sectors": pl.DataFrame({"symbol": list(self.sectors), "sector": list(self.sectors.values())})} if self.sectors else {}
+        compared = [s.apply({"features": alone, **sectors}, self.catalog.specs(s.name)).frame for s in across]
+        facts = {t: frame.filter(known) for t, frame in self._facts().items()}
+        return self._cube(bars, [Panel(frame) for frame in (*own.values(), *compared)], facts)
 
     def join(self, rows: pl.DataFrame) -> pl.DataFrame:
         """`asof.join` of all pinned tables that have symbols onto rows of (symbol, known_at), one symbol in memory at a time."""
@@ -60,15 +76,20 @@ class Dataset:
 
     def _cube(self, bars: Panel, tables: Sequence[Panel], facts: dict[str, pl.DataFrame]) -> Cube:
         columns = [table.frame.pipe(_only, self.features) for table in tables]
-        features = columns[0].join(columns[1], on=["symbol", "timestamp"], how="left", suffix=":other", validate="1:1")
-        features = features.with_columns(pl.max_horizontal("known_at", "known_at:other").alias("known_at")).drop("known_at:other")
-        return build_cube(bars, Panel.of(features), facts, bars_per_year=self.bars_per_year, price_kind=self.price_kind)
+        features = Panel.of(reduce(_beside, columns)) if columns else None
+        return build_cube(bars, features, facts, bars_per_year=self.bars_per_year, price_kind=self.price_kind)
+
+    def _read(self) -> dict[str, list[str]]:
+        """The sets that the run reads columns of, and which."""
+        columns = {n: [s.name for s in self.catalog.specs(n) if s.name in self.features] for n in self.catalog.sets}
+        return {name: wanted for name, wanted in columns.items() if wanted}
 
     def _bars(self) -> Panel:
         return Panel.of(bars_as_decided(self.lake, self.symbols, self.price_kind, self.versions[BARS], start=self.start, end=self.end))
 
-    def _features(self, table: str) -> Panel:
-        return Panel.of(self.lake.read(table, self.symbols, self.versions[table], start=self.start, end=self.end))
+    def _features(self, set_name: str, columns: Sequence[str]) -> Panel:
+        table = self.catalog.table(set_name)
+        return Panel.of(self.lake.read(table, self.symbols, self.versions[table], start=self.start, end=self.end, columns=columns))
 
     def _facts(self) -> dict[str, pl.DataFrame]:
         """Every revision of the scores that there are."""
@@ -76,14 +97,21 @@ class Dataset:
         return {t: self.lake.read(t, self.symbols, v, revision="all", end=self.end) for t, v in pinned.items()}
 
     def to_json(self) -> str:
-        return canonical_json({**asdict(self), "start": str(self.start or ""), "end": str(self.end or "")})
+        return canonical_json({**asdict(self), "catalog": asdict(self.catalog), "start": str(self.start or ""), "end": str(self.end or "")})
 
     @classmethod
     def of_json(cls, text: str) -> Dataset:
         fields: dict[str, Any] = json.loads(text)
         days = {k: dt.date.fromisoformat(fields[k]) if fields[k] else None for k in ("start", "end")}
         names = {k: tuple(fields[k]) for k in ("symbols", "features", "absent")}
-        return cls(**{**fields, **days, **names, "lake": Lake(**fields["lake"])})
+        catalog = Catalog(tuple(fields["catalog"]["sets"]), fields["catalog"]["parameters"])
+        return cls(**{**fields, **days, **names, "lake": Lake(**fields["lake"]), "catalog": catalog})
+
+
+def _beside(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+    """Columns of two tables on the rows of the first; known when both are."""
+    both = one.join(other, on=["symbol", "timestamp"], how="left", suffix=":other", validate="1:1", maintain_order="left")
+    return both.with_columns(pl.max_horizontal("known_at", "known_at:other").alias("known_at")).drop("known_at:other")
 
 
 def _only(frame: pl.DataFrame, wanted: Iterable[str]) -> pl.DataFrame:

@@ -162,9 +162,14 @@ def load_universe(path: str) -> Universe:
     try:
         return Universe.parse(Path(path).expanduser().read_text())
     except OSError as error:
-        raise ConfigError(f"data.universe {path}: {error.strerror}; expected a YAML file of symbols") from None
+        raise ConfigError(f"universe {path}: {error.strerror}; expected a YAML file of symbols") from None
     except SchemaError as error:
         raise SchemaError(f"{path}: {error}") from None
+
+
+def sectors_of(universe: str | None) -> dict[str, str]:
+    """The sector of each symbol of a universe's file that has one; none without a file."""
+    return {} if universe is None else {x.symbol: x.sector for x in load_universe(universe).listings if x.sector is not None}
 
 
 def _digest(path: Path) -> str:

@@ -120,7 +120,8 @@ class Lake:
 
     def read(
         self, table: str, symbols: Iterable[str] | None = None, version: int | None = None, *, as_of: dt.datetime | None = None,
-        revision: Revision = "latest", start: dt.date | None = None, end: dt.date | None = None,
+        revision: Revision = "latest", start: dt.date | None = None, end: dt.date | None = None, columns: Iterable[str] | None = None,
+        moments: tuple[dt.datetime, dt.datetime] | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """One row a key, sorted by the table's keys; what has no `timestamp` among them, by that first.
 
@@ -131,10 +132,14 @@ class Lake:
         as_of : leave out what became known later: exactly what the table said then.
         revision : the latest of each row; the first: what a decision at that bar could have seen; all of them, in order.
         start, end : days kept, see `tables.cut`.
+        columns : values kept beside the keys; None: all.
+        moments : first and last `timestamp` kept.
         """
         kind, handle = table_of(table), self.delta(table, version)
         with reached(self._path(table)):
             scan = cut(pl.scan_delta(handle), start, end)
+            if moments is not None:
+                scan = scan.filter(pl.col("timestamp").is_between(*moments))
             if symbols is not None:
                 if "symbol" not in scan.collect_schema():
                     raise DataError(f"{table!r} has no symbols to choose by; expected symbols=None: who names whom is in 'mentions'")
@@ -143,6 +148,9 @@ class Lake:
                 scan = scan.filter(pl.col("known_at") <= as_of)
                 if kind.partition == MONTH:
                     scan = scan.filter(pl.col(MONTH) <= f"{as_of.astimezone(dt.UTC):%Y-%m}")
+            if columns is not None:
+                kept = dict.fromkeys((*kind.keys, "timestamp", "known_at", *columns))
+                scan = scan.select(*kept, pl.col(REVISION, *([MONTH] if kind.partition == MONTH else [])))
             if not _revised(handle):
                 scan = scan.drop(REVISION).with_columns(pl.lit(0, pl.Int32).alias(REVISION))
             rows = scan.drop(MONTH, strict=False).collect()
@@ -152,6 +160,12 @@ class Lake:
         """What a question makes of a table's rows: all of them, with their `revision`. Only what it needs is read."""
         with reached(self._path(table)):
             return question(pl.scan_delta(self.delta(table))).collect(engine="streaming")
+
+    def files(self, table: str, version: int | None = None) -> pl.DataFrame:
+        """Path, rows and partition (`symbol` or `month`) of each file of a table: what it is made of, without reading it."""
+        kind, handle = table_of(table), self.delta(table, version)
+        log = pl.DataFrame(handle.get_add_actions(flatten=True))
+        return log.select("path", rows="num_records", **{kind.partition: f"partition.{kind.partition}"})
 
     def version(self, table: str) -> int:
         """The newest Delta version of a table: where to find it again, not what it says."""

@@ -56,6 +56,12 @@ def recorded(lake: Lake, asked: str | None) -> Ingest | None:
     return _ingest(said[0])
 
 
+def latest(lake: Lake) -> Ingest | None:
+    """What the last ingest of bars left, whatever it was asked for."""
+    found = _bars_noted(lake)
+    return _ingest(found["record"][0]) if found.height else None
+
+
 def request(source: Source, *terms: Any) -> str | None:
     """Names what a source says now and how it is taken in; None for a source that does not say whether it has changed."""
     fingerprint = getattr(source, "fingerprint", None)
@@ -71,10 +77,7 @@ def record(lake: Lake, asked: str | None, done: Ingest, at: dt.datetime, start: 
 
 def changed(lake: Lake) -> Iterator[str]:
     """Whether the rows that the last ingest left, at the versions that it noted, still hash to its `data_version`; one line if not."""
-    if "ingests" not in lake.tables():
-        return
-    noted = lake.read("ingests").filter(pl.col("record").str.contains('"data_version"', literal=True)).sort("timestamp").tail(1)
-    for at, said in noted.select("timestamp", "record").iter_rows():
+    for at, said in _bars_noted(lake).select("timestamp", "record").iter_rows():
         fields, done = json.loads(said), _ingest(said)
         span = [dt.date.fromisoformat(fields[k]) if fields[k] else None for k in ("start", "end")]
         shards = [done.symbols[k : k + SHARD_SYMBOLS] for k in range(0, len(done.symbols), SHARD_SYMBOLS)]
@@ -87,6 +90,13 @@ def changed(lake: Lake) -> Iterator[str]:
                 f"{lake.dataset}: what came in at {at:%Y-%m-%d %H:%M} UTC was {done.data_version} and is {found} now; expected rows that "
                 f"nobody changes (and the Polars that hashed them): take them in again into another dataset"
             )
+
+
+def _bars_noted(lake: Lake) -> pl.DataFrame:
+    """The record of the last ingest of bars; no row where there is none."""
+    if "ingests" not in lake.tables():
+        return pl.DataFrame(schema=INGEST_SCHEMA)
+    return lake.read("ingests").filter(pl.col("record").str.contains('"data_version"', literal=True)).sort("timestamp").tail(1)
 
 
 def _ingest(said: str) -> Ingest:

@@ -21,6 +21,8 @@ def news(stored: pl.DataFrame, frame: pl.DataFrame, kind: Table, revised_at: dt.
     frame : rows without `revision`, once a key (tables with `versions`: once a key and `known_at`).
     revised_at : from when on a revision is known that does not say so itself; None: its `known_at` stays as given.
     """
+    if not stored.height and not kind.versions:
+        return frame.with_columns(pl.lit(0, pl.Int32).alias(REVISION))
     pick = _unsaid_versions if kind.versions else _changed
     values = [c for c in frame.columns if c not in (*kind.keys, "known_at")]
     return pick(stored, frame, kind.keys, values, revised_at).select(*frame.columns, pl.col(REVISION).cast(pl.Int32))

@@ -26,6 +26,17 @@ QUARANTINE_SCHEMA: dict[str, Any] = {
     "id": pl.String, "symbol": pl.String, "timestamp": UTC, "known_at": UTC, "reason": pl.String, "row": pl.String,
 }  # fmt: skip
 INGEST_SCHEMA: dict[str, Any] = {"id": pl.String, "timestamp": UTC, "known_at": UTC, "record": pl.String}
+# What a text model says of a document, to each symbol that it names. `model` is its name and the hash of its weights, `words` how
+# many there are, `vector` what it is compared by.
+TEXT_SCHEMA: dict[str, Any] = {
+    "symbol": pl.String, "timestamp": UTC, "known_at": UTC, "id": pl.String, "kind": pl.String, "section": pl.String,
+    "source": pl.String, "model": pl.String, "score": pl.Float32, "confidence": pl.Float32, "words": pl.Int32,
+    "vector": pl.List(pl.Float32),
+}  # fmt: skip
+BUILD_SCHEMA: dict[str, Any] = {
+    "symbol": pl.String, "timestamp": UTC, "known_at": UTC, "name": pl.String, "inputs": pl.String, "terms": pl.String,
+    "rows": pl.Int64, "last": UTC, "hash": pl.String, "absent": pl.List(pl.String),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,21 @@ TABLES: dict[str, Table] = {
     "mentions": Table(("symbol", "id"), "month", MENTION_SCHEMA),
     "quarantine": Table(("id",), "month", QUARANTINE_SCHEMA),
     "ingests": Table(("id",), "month", INGEST_SCHEMA),
+    "builds": Table(("symbol", "name"), "month", BUILD_SCHEMA),
 }
+_ACROSS = Table(partition="month")
+_TEXT = Table(("symbol", "id"), schema=TEXT_SCHEMA)
 
 
 def table(name: str) -> Table:
-    """A known table; any other name (`features_*`) has one row a (symbol, timestamp), by symbol."""
-    return TABLES.get(name, Table())
+    """A known table; any other name (`features_*`) has one row a (symbol, timestamp), by symbol.
+
+    Features that compare symbols (`features_cross_*`) are made date by date, and lie by month. What text models say
+    (`text_*`) has one row a symbol and document.
+    """
+    if name.startswith("text_"):
+        return _TEXT
+    return TABLES.get(name, _ACROSS if name.startswith("features_cross_") else Table())
 
 
 def cut(frame: Any, start: dt.date | None, end: dt.date | None) -> Any:

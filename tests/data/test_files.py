@@ -345,7 +345,7 @@ def test_a_universe_names_the_symbols_that_are_kept(tmp_path: Path) -> None:
     universe.write_text("symbols: {ON: {secto: Energy}}\n")
     with pytest.raises(SchemaError, match=r"mine.yaml: a listing has an unknown key 'secto'.*Did you mean 'sector'"):
         build(load_config(overrides=knobs).data)
-    with pytest.raises(ConfigError, match=r"data.universe .*nowhere.yaml: No such file"):
+    with pytest.raises(ConfigError, match=r"universe .*nowhere.yaml: No such file"):
         load_universe(str(tmp_path / "nowhere.yaml"))
 
 

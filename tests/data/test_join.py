@@ -11,6 +11,7 @@ from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.tables import DOCUMENT_SCHEMA, FACT_SCHEMA, MACRO, MENTION_SCHEMA
 from rlaif_ray.errors import SchemaError
+from rlaif_ray.features.catalog import Catalog
 from tests.data.bars import daily
 
 
@@ -124,7 +125,7 @@ def test_a_dataset_joins_what_it_pinned(tmp_path: Path) -> None:
         lake.append(name, frame, "0")
     pinned = {name: lake.version(name) for name in tables}
     lake.append("facts", facts((-10, 1.6, 99.0)), "0")
-    dataset = Dataset(lake, pinned, ("A", "B"), (), (), "raw", 252.0, None, None, "")
+    dataset = Dataset(lake, pinned, ("A", "B"), {}, Catalog(), (), (), "raw", 252.0, None, None, "")
     rows = pl.DataFrame({"symbol": ["B", "A", "A"], "known_at": [end, day(1), end]}, schema={"symbol": pl.String, "known_at": UTC})
     found = dataset.join(rows)
     assert found.select("symbol", "known_at").equals(rows)

@@ -1,20 +1,31 @@
-"""Ray makes the same features as a loop, writes them once, and says what a source does not allow."""
+"""Ray makes the same features as a loop, writes what is new and nothing else, and reads no symbol that did not change."""
 
 from __future__ import annotations
 
 import datetime as dt
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from rlaif_ray.core import PRICE_COLUMNS, Panel
+from rlaif_ray.core import KEYS, PRICE_COLUMNS, Panel
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.errors import DataError, MissingDataError
-from rlaif_ray.features import catalog, on_ray, technical
-from rlaif_ray.features.cross_section import cross_section
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError
+from rlaif_ray.features import on_ray
+from rlaif_ray.features.catalog import Catalog, feature_set
+from rlaif_ray.features.on_ray import Built
 from tests.laws import random_bars
+
+CATALOG = Catalog()
+OWN, ACROSS = CATALOG.sets
+SECTORS = {"S00": "banks", "S01": "mines", "S02": "banks"}
 
 
 @pytest.fixture
@@ -22,36 +33,101 @@ def bars() -> Panel:
     return random_bars(np.random.default_rng(8), 300, 3)
 
 
-def local(bars: Panel) -> Panel:
+@pytest.fixture
+def lake(ray_session: None, tmp_path: Path, bars: Panel) -> Lake:
+    lake = Lake(str(tmp_path / "lake"), "test")
+    lake.append("bars", bars.frame, "all")
+    return lake
+
+
+def build(lake: Lake, symbols: Sequence[str], catalog: Catalog | None = None, **terms: Any) -> Built:
+    return on_ray.build(lake, symbols, catalog, sectors=SECTORS, **terms)
+
+
+def local(bars: Panel, sets: tuple[str, str] = (OWN, ACROSS)) -> pl.DataFrame:
     """The same in one process."""
-    own = Panel.of(pl.concat([technical.apply(Panel(f)).frame for f in bars.frame.partition_by("symbol")], how="diagonal"))
-    return Panel.of(own.frame.join(cross_section(own).frame, on=["symbol", "timestamp", "known_at"]))
+    catalog = Catalog(sets)
+    parts = [feature_set(sets[0]).apply({"bars": f}, catalog.specs(sets[0])).frame for f in bars.frame.partition_by("symbol")]
+    own = Panel.of(pl.concat(parts, how="diagonal")).frame
+    tables = {"features": own, "sectors": pl.DataFrame({"symbol": list(SECTORS), "sector": list(SECTORS.values())})}
+    return own.join(feature_set(sets[1]).apply(tables, catalog.specs(sets[1])).frame, on=KEYS, maintain_order="left")
 
 
 def stored(lake: Lake) -> pl.DataFrame:
-    own, across = lake.read(on_ray.TABLE), lake.read(on_ray.ACROSS)
-    return own.join(across, on=["symbol", "timestamp", "known_at"], validate="1:1")
+    own, across = lake.read(f"features_{OWN}"), lake.read(f"features_{ACROSS}")
+    return own.join(across, on=KEYS, validate="1:1", maintain_order="left")
 
 
-def test_ray_equals_local_and_a_second_pass_adds_nothing(ray_session: None, tmp_path: Path, bars: Panel) -> None:
-    lake = Lake(str(tmp_path), "test")
-    lake.append("bars", bars.frame, "all")
-    first = on_ray.compute(lake, bars.symbols)
-    again = on_ray.compute(lake, bars.symbols, bars_version=lake.version("bars"))
-    assert stored(lake).equals(local(bars).frame)
-    assert first.rows == bars.frame.height and first.added == 2 * first.rows and again.added == 0
-    assert first.names == catalog.TECHNICAL + catalog.CROSS_SECTION and first.absent == ()
-    assert (again.data_version, again.names) == (first.data_version, first.names)
-
-
-def test_new_bars_append_new_rows_only(ray_session: None, tmp_path: Path, bars: Panel) -> None:
-    lake = Lake(str(tmp_path), "test")
+def halves(bars: Panel) -> tuple[pl.DataFrame, pl.DataFrame]:
     cut = bars.frame["timestamp"].unique().sort()[200]
-    lake.append("bars", bars.frame.filter(pl.col("timestamp") <= cut), "all")
-    on_ray.compute(lake, bars.symbols)
-    lake.append("bars", bars.frame, "all")
-    assert on_ray.compute(lake, bars.symbols).added == 2 * bars.frame.filter(pl.col("timestamp") > cut).height
-    assert stored(lake).equals(local(bars).frame)
+    return bars.frame.filter(pl.col("timestamp") <= cut), bars.frame.filter(pl.col("timestamp") > cut)
+
+
+def restated(bars: Panel, factor: float) -> tuple[pl.DataFrame, dt.datetime]:
+    """The hundredth bar of the first symbol said again a month after the end."""
+    end = bars.frame["known_at"].max()
+    assert isinstance(end, dt.datetime)
+    return bars.frame[100:101].with_columns(pl.col("volume") * factor), end + dt.timedelta(days=30)
+
+
+def test_ray_equals_a_loop_and_a_second_build_reads_nothing(lake: Lake, bars: Panel) -> None:
+    first = build(lake, bars.symbols)
+    assert stored(lake).equals(local(bars))
+    assert first.rows == bars.frame.height and first.added == 2 * first.rows and first.untouched == 0
+    assert first.names == CATALOG.names() and first.absent == ()
+    shutil.rmtree(Path(lake.uri) / "test" / "bars" / "symbol=S01")  # whoever reads it now fails
+    again = build(lake, bars.symbols)
+    assert (again.added, again.untouched, again.data_version, again.versions) == (0, 4, first.data_version, first.versions)
+
+
+def test_new_bars_append_new_rows_of_their_symbols_only(ray_session: None, tmp_path: Path, bars: Panel) -> None:
+    before, after = halves(bars)
+    lake = Lake(str(tmp_path), "test")
+    lake.append("bars", before, "all")
+    build(lake, bars.symbols)
+    lake.append("bars", after.filter(pl.col("symbol") == "S02"), "S02")
+    shutil.rmtree(tmp_path / "test" / "bars" / "symbol=S01")
+    built = build(lake, bars.symbols)
+    moved = after.filter(pl.col("symbol") == "S02").height
+    assert (built.added, built.untouched, built.rewritten) == (2 * moved, 2, ())
+    whole = Panel.of(pl.concat([before, after.filter(pl.col("symbol") == "S02")]))
+    assert stored(lake).equals(local(whole))
+
+
+def test_day_by_day_is_the_same_as_at_once(ray_session: None, tmp_path: Path, bars: Panel) -> None:
+    before, after = halves(bars)
+    lake = Lake(str(tmp_path), "test")
+    for day in (before, *after.partition_by("timestamp", maintain_order=True)[:3]):
+        lake.append("bars", day, "day")
+        built = build(lake, bars.symbols)
+    whole = Panel.of(lake.read("bars"))
+    assert stored(lake).equals(local(whole))
+    fresh = Lake(str(tmp_path), "fresh")
+    fresh.append("bars", whole.frame, "all")
+    assert build(fresh, bars.symbols).data_version == built.data_version
+
+
+def test_a_revision_rewrites_its_symbol_and_is_named(lake: Lake, bars: Panel) -> None:
+    """Of adjusted histories the latest revision counts, so that stored features do not follow any more."""
+    build(lake, bars.symbols, price_kind="split_adjusted")
+    row, at = restated(bars, 3.0)
+    assert lake.append("bars", row, "S00", revised_at=at) == 1
+    built = build(lake, bars.symbols, price_kind="split_adjusted")
+    assert built.rewritten == (f"features_{OWN} of S00", f"features_{ACROSS} of *") and built.untouched == 2
+    now = local(Panel.of(lake.read("bars")))
+    for name in CATALOG.sets:  # a value that is what it was is known since it was
+        table = lake.read(f"features_{name}").drop("known_at")
+        assert table.equals(now.select(table.columns)), name
+
+
+def test_a_raw_bar_restated_later_moves_no_feature(lake: Lake, bars: Panel) -> None:
+    """What a decision could have seen is the first value; the restated one would hide its bar and all that runs through it."""
+    fresh = build(lake, bars.symbols)
+    row, at = restated(bars, 2.0)
+    assert lake.append("bars", row, "S00", revised_at=at) == 1
+    again = build(lake, bars.symbols)
+    assert (again.added, again.rewritten, again.data_version) == (0, (), fresh.data_version)
+    assert stored(lake).equals(local(bars))
 
 
 def test_what_a_source_lacks_is_absent_and_named(ray_session: None, tmp_path: Path, bars: Panel) -> None:
@@ -60,12 +136,17 @@ def test_what_a_source_lacks_is_absent_and_named(ray_session: None, tmp_path: Pa
     frame = bars.frame.with_columns(*[missing.then(pl.col(c)).alias(c) for c in PRICE_COLUMNS[:3]], volume=pl.lit(None, pl.Float64))
     lake = Lake(str(tmp_path), "test")
     lake.append("bars", frame, "all")
-    made = on_ray.compute(lake, bars.symbols)
-    frame = stored(lake)
-    assert set(made.names) == {c for c in frame.columns[3:] if frame[c].null_count() < frame.height}
+    made = build(lake, bars.symbols)
+    table = stored(lake)
+    assert set(made.names) == {c for c in table.columns[3:] if table[c].null_count() < table.height}
     assert "volume_z_21_rank" in made.absent and "mfi_14" in made.absent and "natr_14" in made.names
-    of_first = frame.filter(pl.col("symbol") == bars.symbols[0])
+    of_first = table.filter(pl.col("symbol") == bars.symbols[0])
     assert of_first["natr_14"].null_count() == of_first.height and of_first["rsi_14"].is_not_nan().any()
+
+
+def test_columns_in_units_of_price_mean_nothing_on_adjusted_prices(lake: Lake, bars: Panel) -> None:
+    made = build(lake, bars.symbols, Catalog((OWN,)), price_kind="vendor_adjusted")
+    assert {"sma_50", "obv"} <= set(made.absent) and "sma_distance_50" in made.names
 
 
 def test_the_first_symbols_error_is_raised_as_it_is(ray_session: None, tmp_path: Path, bars: Panel) -> None:
@@ -73,20 +154,72 @@ def test_the_first_symbols_error_is_raised_as_it_is(ray_session: None, tmp_path:
     bad = pl.when(pl.col("symbol") == "S01").then(-pl.col("close")).otherwise("close")
     lake.append("bars", bars.frame.with_columns(close=bad), "all")
     with pytest.raises(DataError, match="S01: close is -"):
-        on_ray.compute(lake, [*bars.symbols, "S99"])
+        build(lake, [*bars.symbols, "S99"])
     with pytest.raises(MissingDataError, match="no bars of 'S99'"):
-        on_ray.compute(lake, ["S00", "S99"])
+        build(lake, ["S00", "S99"])
 
 
-def test_a_bar_restated_later_freezes_no_feature(ray_session: None, tmp_path: Path, bars: Panel) -> None:
-    """What a decision could have seen is the first value; the restated one would hide its bar and all that runs through it."""
-    lake = Lake(str(tmp_path), "test")
-    lake.append("bars", bars.frame, "all")
-    fresh = on_ray.compute(lake, bars.symbols)
-    later = bars.frame["known_at"].max()
-    assert isinstance(later, dt.datetime)
-    restated = bars.frame[100:101].with_columns(pl.col("volume") * 2.0)
-    assert lake.append("bars", restated, "all", revised_at=later + dt.timedelta(days=30)) == 1
-    again = on_ray.compute(lake, bars.symbols)
-    assert (again.added, again.data_version) == (0, fresh.data_version)
-    assert stored(lake).equals(local(bars).frame)
+def test_other_periods_lie_in_a_table_of_their_own(lake: Lake, bars: Panel) -> None:
+    catalog = Catalog((OWN,), {"rsi": ((3,), (9,))})
+    made = build(lake, bars.symbols, catalog)
+    (table,) = (t for t in made.versions if t != "bars")
+    assert table.startswith(f"features_{OWN}_") and {"rsi_3", "rsi_9"} <= set(made.names) and "rsi_14" not in made.names
+    build(lake, bars.symbols, Catalog((OWN,)))
+    assert "rsi_14" in lake.read(f"features_{OWN}").columns and "rsi_3" in lake.read(table).columns
+    with pytest.raises(ConfigError, match="Did you mean 'rsi'"):
+        Catalog((OWN,), {"rsj": ((3,),)})
+
+
+def test_a_set_that_compares_brings_what_it_compares(lake: Lake, bars: Panel) -> None:
+    made = build(lake, bars.symbols, Catalog((ACROSS,)))
+    assert set(made.versions) == {f"features_{OWN}", f"features_{ACROSS}"}
+
+
+def test_a_set_without_its_facts_is_refused_before_anything_is_made(lake: Lake, bars: Panel) -> None:
+    with pytest.raises(MissingDataError, match=r"'fundamental' reads facts, and .* has neither"):
+        build(lake, bars.symbols, Catalog((OWN, "fundamental")))
+    assert lake.tables() == ["bars"]
+
+
+@pytest.mark.parametrize("rows", [1, 10_000])
+def test_spans_of_moments_are_cut_anywhere(lake: Lake, bars: Panel, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values across symbols come from windows, so that no span needs more than their look-back."""
+    monkeypatch.setattr(on_ray, "SPAN_ROWS", rows)
+    monkeypatch.setattr(on_ray, "FEWEST_LOOK_BACKS", 0.1)
+    build(lake, bars.symbols)
+    assert stored(lake).equals(local(bars))
+
+
+FOUR_NODES = """
+import sys
+from rlaif_ray import ray_runtime
+ray_runtime.set_environment()
+import ray
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+for _ in range(3):
+    cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+import os
+os.environ["RAY_ADDRESS"] = cluster.address
+ray_runtime.attach()
+assert len(ray.nodes()) == 4
+from rlaif_ray.data.lake import Lake
+from rlaif_ray.features.on_ray import Built
+lake = Lake(sys.argv[1], "test")
+sectors = {"S00": "banks", "S01": "mines", "S02": "banks"}
+print(build(lake, sorted(lake.files("bars")["symbol"].unique()), sectors=sectors).data_version)
+"""
+
+
+@pytest.mark.slow
+def test_four_nodes_make_the_same_tables(lake: Lake, bars: Panel, tmp_path: Path) -> None:
+    elsewhere = Lake(str(tmp_path / "four"), "test")
+    elsewhere.append("bars", bars.frame, "all")
+    (tmp_path / "four.py").write_text(FOUR_NODES)
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, str(tmp_path / "four.py"), elsewhere.uri]
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[-1] == build(lake, bars.symbols).data_version
+    assert stored(elsewhere).equals(stored(lake))

@@ -1,0 +1,62 @@
+"""What was made of which files: notes in the lake, so that what stands on files that stand as they stood is not made again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from rlaif_ray.core import content_hash
+from rlaif_ray.data.lake import Lake
+from rlaif_ray.data.tables import BUILD_SCHEMA, MACRO
+
+BUILDS = "builds"
+EVERYONE = "*"  # the symbol of what was made of all of them together
+
+
+@dataclass(frozen=True)
+class Note:
+    """One table of one symbol, as a build left it.
+
+    `inputs` names the files, `terms` all else that the rows follow from; then their number, the time of the last, their hash,
+    and the columns that could not be made.
+    """
+
+    inputs: str
+    terms: str
+    rows: int = 0
+    last: dt.datetime | None = None
+    hash: str = ""
+    absent: tuple[str, ...] = ()
+
+    def stands(self, before: Note | None) -> bool:
+        """Whether what was made before is what would be made now."""
+        return before is not None and (before.inputs, before.terms) == (self.inputs, self.terms)
+
+
+def notes(lake: Lake) -> dict[tuple[str, str], Note]:
+    """(symbol, table) -> what the last build noted."""
+    if BUILDS not in lake.tables():
+        return {}
+    fields = lake.read(BUILDS).select("symbol", "name", "inputs", "terms", "rows", "last", "hash", "absent")
+    return {(symbol, name): Note(*of, tuple(absent)) for symbol, name, *of, absent in fields.iter_rows()}
+
+
+def keep(lake: Lake, made: Mapping[tuple[str, str], Note], at: dt.datetime) -> None:
+    """All that a build made, in one commit."""
+    if made:
+        rows = [{"symbol": s, "timestamp": at, "known_at": at, "name": table, **vars(n)} for (s, table), n in made.items()]
+        lake.append(BUILDS, pl.DataFrame(rows, schema=BUILD_SCHEMA), "build", revised_at=at)
+
+
+def inputs_of(lake: Lake, versions: Mapping[str, int], symbols: Iterable[str]) -> dict[str, str]:
+    """For each symbol a name of the files that its rows (and everybody's) lie in. Reads the tables' logs and no rows."""
+    files = {table: _by_symbol(lake, table, version) for table, version in sorted(versions.items())}
+    return {s: content_hash([(table, of.get(s, []), of.get(MACRO, [])) for table, of in files.items()]) for s in symbols}
+
+
+def _by_symbol(lake: Lake, table: str, version: int) -> dict[str, list[str]]:
+    grouped = lake.files(table, version).group_by("symbol").agg(pl.col("path").sort())
+    return {symbol: list(paths) for symbol, paths in grouped.iter_rows()}
