@@ -24,6 +24,9 @@ PINS = {
     "mlfinpy": ("mlfinpy==0.1.2", "scikit-learn<1.8"),  # which it imports without asking for it
     "vectorbt": ("vectorbt==1.2.0",),
     "backtesting": ("backtesting==0.6.6",),
+    "stockstats": ("stockstats==0.6.10",),
+    "ta": ("ta==0.11.0",),
+    "kunquant": ("KunQuant==0.1.12", "pandas"),  # which the other peers bring along
 }
 HERE = Path(__file__).parent
 FOLDER = Path(os.environ.get("RLAIF_PEERS", HERE / ".peers"))
