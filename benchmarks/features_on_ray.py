@@ -30,7 +30,8 @@ from rlaif_ray.data.clean import BAR_SCHEMA  # noqa: E402
 from rlaif_ray.data.lake import Lake  # noqa: E402
 from rlaif_ray.features.catalog import Catalog  # noqa: E402
 from rlaif_ray.features.family import Tables  # noqa: E402
-from rlaif_ray.features.on_ray import BARS, SHARD_ROWS, Terms, build, make  # noqa: E402
+from rlaif_ray.features.on_ray import SHARD_ROWS, Wanted, build, make  # noqa: E402
+from rlaif_ray.features.spread_on_ray import BARS, Terms  # noqa: E402
 
 BARS_A_SYMBOL = 10_000
 SETS = ("technical",)
@@ -122,7 +123,8 @@ def _work_alone(how: str, folder: str, symbols: int) -> None:
     if how == "pinned":
         os.sched_setaffinity(0, {0})
     lake, names = Lake(folder, f"set-{how}{symbols}"), _symbols(symbols)
-    shard, wanted = SHARD_ROWS // BARS_A_SYMBOL, [(name, Note("", ""), None) for name in SETS]
+    wanted: list[Wanted] = [(name, Note("", ""), None) for name in SETS]
+    shard = SHARD_ROWS // BARS_A_SYMBOL
     warm = _beside(folder, f"{how}-warm{symbols}")
     make(Terms(warm, Catalog(SETS), {BARS: warm.version(BARS)}), [(names[0], wanted)])
     terms = _Timed(lake, Catalog(SETS), {BARS: lake.version(BARS)})

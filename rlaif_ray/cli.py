@@ -253,6 +253,16 @@ VERBS: dict[str, Verb] = {
         True,
         cli_features.list_features,
     ),
+    "score-text": Verb(
+        "what a text model says of a dataset's documents, which sentiment features are made from; or how right it is",
+        {
+            "csv": Flag("FILE", "Labelled texts instead: print accuracy and macro-F1 of the model on them."),
+            "config": Flag("FILE", "YAML file of knobs."),
+            "json": Flag(None, "Print as JSON on standard output, and nothing else."),
+        },
+        True,
+        cli_features.score_text,
+    ),
     "sample-book": Verb(
         "spread, depth, imbalance and order flow of a recorded order book on a grid of time, into the lake",
         {

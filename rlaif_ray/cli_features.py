@@ -86,6 +86,35 @@ def build_features(flags: dict[str, str], knobs: dict[str, str]) -> None:
             print(f"  {'columns' if name == 'names' else name}: {shown}")
 
 
+def score_text(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    """What a text model says of a dataset's documents; with `--csv`, how often it agrees with labels given by hand."""
+    from rlaif_ray.config import load_config
+
+    config = load_config(None, flags.get("config"), knobs)
+    section = config.text
+    if "csv" in flags:
+        from rlaif_ray.text import build
+        from rlaif_ray.text.accuracy import accuracy
+
+        found = accuracy(build(section.model, section.weights, device=section.device, batch=section.batch), flags["csv"])
+        if "json" in flags:
+            print(json.dumps(asdict(found)))
+            return
+        print(f"{found.model}: {found.n} texts, accuracy {found.accuracy:.3f}, macro-F1 {found.macro_f1:.3f}")
+        for label, of in found.classes.items():
+            print(f"  {label:<8} {of.n:>6} texts  precision {of.precision:.3f}  recall {of.recall:.3f}  F1 {of.f1:.3f}")
+        return
+    from rlaif_ray import ray_runtime
+    from rlaif_ray.data.lake import Lake
+    from rlaif_ray.text.on_ray import Reader, read_texts
+
+    lake, reader = Lake(config.lake.uri, config.dataset), Reader(**section.model_dump())
+    show_progress()
+    ray_runtime.attach()
+    told = asdict(read_texts(lake, reader))
+    print(json.dumps(told) if "json" in flags else "\n".join([f"{lake.uri}/{lake.dataset}", *(f"  {k}: {v}" for k, v in told.items())]))
+
+
 def sample_book(flags: dict[str, str], knobs: dict[str, str]) -> None:
     """Columns of recorded order books, from files of stamped JSON lines into the table `features_order_book`."""
     from rlaif_ray.config import load_config

@@ -52,6 +52,21 @@ class Features(Section):
         return rows
 
 
+class Text(Section):
+    model: Literal["lexicon", "finbert"] = "lexicon"
+    """Who says how a text bears on its subject; the table and the columns name it."""
+    weights: str | None = None
+    """Of finbert: a local folder, or a name on the Hugging Face hub."""
+    embedding: Literal["hashing", "sentence_transformer"] = "hashing"
+    """Vectors that novelty is measured with; hashing needs no weights, sentence_transformer the extra `rag`."""
+    embedding_weights: str | None = None
+    """Of sentence_transformer: a local folder, or a name on the hub."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where networks run; auto: the fastest that is there."""
+    batch: int = Field(default=32, ge=1)
+    """Passages that go through a network at once."""
+
+
 class TTM(Section):
     """Tiny Time Mixer, trained from random weights unless some are given."""
 
@@ -254,6 +269,7 @@ class Config(Section):
     """What `rlaif ingest` takes in beside bars."""
     lake: Lake = Lake()
     features: Features = Features()
+    text: Text = Text()
     forecast: ForecastSection = ForecastSection()
     agents: Agents = Agents()
     feedback: Feedback = Feedback()
@@ -264,7 +280,7 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """Of everything that can change a result on given test blocks; where the lake lies cannot, nor that the vault is open."""
-        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "facts": True, "backtest": {"vault"}}))
+        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "facts": True, "text": True, "backtest": {"vault"}}))
 
     @property
     def dataset(self) -> str:
@@ -274,7 +290,7 @@ class Config(Section):
     @property
     def family(self) -> str:
         """The hash without the seed and without where the vault begins: what may open it once."""
-        chance = {"lake": True, "facts": True, "seed": True, "backtest": {"vault", "vault_from"}}
+        chance = {"lake": True, "facts": True, "text": True, "seed": True, "backtest": {"vault", "vault_from"}}
         return content_hash(self.model_dump(mode="json", exclude=chance))
 
 

@@ -40,8 +40,9 @@ def notes(lake: Lake) -> dict[tuple[str, str], Note]:
     """(symbol, table) -> what the last build noted."""
     if BUILDS not in lake.tables():
         return {}
-    fields = lake.read(BUILDS).select("symbol", "name", "inputs", "terms", "rows", "last", "hash", "absent")
-    return {(symbol, name): Note(*of, tuple(absent)) for symbol, name, *of, absent in fields.iter_rows()}
+    rows = lake.read(BUILDS).iter_rows(named=True)
+    fields = ("inputs", "terms", "rows", "last", "hash")
+    return {(row["symbol"], row["name"]): Note(**{f: row[f] for f in fields}, absent=tuple(row["absent"])) for row in rows}
 
 
 def keep(lake: Lake, made: Mapping[tuple[str, str], Note], at: dt.datetime) -> None:

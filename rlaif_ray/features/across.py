@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from rlaif_ray.core import KEYS, Panel
 from rlaif_ray.errors import DataError
-from rlaif_ray.features.family import Family, FeatureSpec, Parameter, Tables
-
-
-@dataclass(frozen=True)
-class Comparison(Family):
-    """A family whose parameters choose its inputs: `inputs` may hold them in braces, `("{feature}",)`."""
-
-    @property
-    def key(self) -> str:
-        return super().key.strip("_")
-
-    def specs(self, rows: Sequence[Sequence[Parameter]] | None = None) -> tuple[FeatureSpec, ...]:
-        return tuple(replace(s, inputs=self._inputs(s)) for s in super().specs(rows))
-
-    def _inputs(self, spec: FeatureSpec) -> tuple[str, ...]:
-        named = dict(zip(self.parameters, spec.parameters, strict=True))
-        return tuple(name.format(**named) for name in self.inputs)
+from rlaif_ray.features.family import FeatureSpec, Tables
 
 
 def allowed(tables: Tables, specs: Sequence[FeatureSpec], of_sectors: Sequence[Callable[..., np.ndarray]]) -> list[FeatureSpec]:

@@ -13,10 +13,13 @@ from rlaif_ray.core import PriceKind, content_hash
 from rlaif_ray.errors import ConfigError, MissingDataError, did_you_mean
 from rlaif_ray.features.family import OF_SCALE, FeatureSet, FeatureSpec, Parameter
 
-SETS = ("technical", "core_31", "microstructure", "regime", "fracdiff", "fundamental", "order_book", "cross_section", "cross_asset")
+SETS = (
+    "technical", "core_31", "microstructure", "regime", "fracdiff", "fundamental", "sentiment", "sentiment_finbert", "positioning",
+    "order_book", "cross_section", "cross_asset",
+)  # fmt: skip
 """In the order in which a name is looked for. Sets that compare symbols stand after those whose columns they compare."""
 
-DEFAULT_SETS = ("technical", "core_31", "microstructure", "regime", "fracdiff", "fundamental", "order_book", "cross_section", "cross_asset")
+DEFAULT_SETS = ("technical", "cross_section")
 """What a run makes unless told otherwise: they need nothing but bars."""
 
 DEFAULT_OBSERVATION: tuple[str, ...] = (
@@ -56,6 +59,12 @@ def feature_set(name: str) -> FeatureSet:
             from rlaif_ray.features.fracdiff import FRACDIFF as made
         case "fundamental":
             from rlaif_ray.features.fundamental import FUNDAMENTAL as made
+        case "sentiment":
+            from rlaif_ray.features.sentiment import SENTIMENT as made
+        case "sentiment_finbert":
+            from rlaif_ray.features.sentiment import SENTIMENT_FINBERT as made
+        case "positioning":
+            from rlaif_ray.features.positioning import POSITIONING as made
         case "order_book":
             from rlaif_ray.features.order_book import ORDER_BOOK as made
         case "cross_section":

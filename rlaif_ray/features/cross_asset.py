@@ -17,7 +17,7 @@ import numpy as np
 
 from rlaif_ray.core import Panel
 from rlaif_ray.features import co_movement, covariance, rolling
-from rlaif_ray.features.across import Comparison, allowed, on_given_rows
+from rlaif_ray.features.across import allowed, on_given_rows
 from rlaif_ray.features.family import Family, FeatureSet, FeatureSpec, Kind, Tables, Unit
 from rlaif_ray.features.market import Market
 
@@ -193,7 +193,7 @@ CROSS_ASSET = FeatureSet(
             source="after Ang, Hodrick, Xing and Zhang 2006, J. Finance 61",
         ),
         _family("market_residual_{bars}", _residual, "return", "ret_1 less market_beta_{bars} x the other symbols' mean return", 63),
-        Comparison(
+        Family(
             "{feature}_beta_neutral_{bars}", _beta_neutral, ("{feature}", "ret_1"), _longest, "ratio", "cross_section",
             "what a line through the bar's symbols, of {feature} on market_beta_{bars}, leaves of {feature}",
             ("feature", "look_back", "bars"), (("ret_21", 21, 63), ("momentum_252_21", 252, 63), ("vol_21", 21, 63)),
@@ -224,7 +224,7 @@ CROSS_ASSET = FeatureSet(
         ),
         _family("market_ret_{bars}", _market_return, "return", "mean return of all symbols, compounded over {bars} bars", 1, 21),
         _family("advancers_{bars}", _advancers, "cross_section", "share of symbols that rose, mean over {bars} bars", 1, 10),
-        Comparison(
+        Family(
             "breadth_{bars}", _breadth, ("sma_distance_{bars}",), lambda bars: bars - 1, "ratio", "cross_section",
             "share of symbols above their {bars}-bar mean", ("bars",), ((50,), (200,)),
         ),

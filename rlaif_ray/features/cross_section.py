@@ -16,8 +16,8 @@ import numpy as np
 from numba import njit
 
 from rlaif_ray.core import Panel
-from rlaif_ray.features.across import Comparison, allowed, columns, moments, on_given_rows, sector_codes, symbol_codes
-from rlaif_ray.features.family import FeatureSet, FeatureSpec, Parameter, Tables, Unit
+from rlaif_ray.features.across import allowed, columns, moments, on_given_rows, sector_codes, symbol_codes
+from rlaif_ray.features.family import Family, FeatureSet, FeatureSpec, Parameter, Tables, Unit
 
 _OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 Row = tuple[Parameter, ...]
@@ -219,8 +219,8 @@ def _clipped_score(x: np.ndarray, deviations: float, views: np.ndarray) -> np.nd
 # --- the catalogue's rows: each feature with the bars before it is first defined ------------------------------------------
 
 
-def _family(name: str, formula: Callable[..., np.ndarray], unit: Unit, text: str, *rows: Row, more: tuple[str, ...] = ()) -> Comparison:
-    return Comparison(name, formula, ("{feature}",), _first, unit, "cross_section", text, ("feature", "look_back", *more), rows)
+def _family(name: str, formula: Callable[..., np.ndarray], unit: Unit, text: str, *rows: Row, more: tuple[str, ...] = ()) -> Family:
+    return Family(name, formula, ("{feature}",), _first, unit, "cross_section", text, ("feature", "look_back", *more), rows)
 
 
 def _first(_: str, look_back: int, *__: Parameter) -> int:

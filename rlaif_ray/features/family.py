@@ -85,7 +85,7 @@ class Family:
     @property
     def key(self) -> str:
         """The name without its parameters: how a config names the family."""
-        return re.sub(r"_?\{\w+\}", "", self.name).strip("_")
+        return re.sub(r"_?\{\w+\}d?(?=_|$)", "", self.name).strip("_")  # days have their letter with them
 
     def specs(self, rows: Sequence[Sequence[Parameter]] | None = None) -> tuple[FeatureSpec, ...]:
         """A column for each row of parameters (default: the catalogue's). Raises `ConfigError` for rows of another shape."""

@@ -18,7 +18,7 @@ import pytest
 from rlaif_ray.core import KEYS, PRICE_COLUMNS, Panel
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
-from rlaif_ray.features import on_ray
+from rlaif_ray.features import across_on_ray, on_ray
 from rlaif_ray.features.catalog import Catalog, feature_set
 from rlaif_ray.features.on_ray import Built
 from tests.laws import random_bars
@@ -184,8 +184,8 @@ def test_a_set_without_its_facts_is_refused_before_anything_is_made(lake: Lake, 
 @pytest.mark.parametrize("rows", [1, 10_000])
 def test_spans_of_moments_are_cut_anywhere(lake: Lake, bars: Panel, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values across symbols come from windows, so that no span needs more than their look-back."""
-    monkeypatch.setattr(on_ray, "SPAN_ROWS", rows)
-    monkeypatch.setattr(on_ray, "FEWEST_LOOK_BACKS", 0.1)
+    monkeypatch.setattr(across_on_ray, "SPAN_ROWS", rows)
+    monkeypatch.setattr(across_on_ray, "FEWEST_LOOK_BACKS", 0.1)
     build(lake, bars.symbols)
     assert stored(lake).equals(local(bars))
 
