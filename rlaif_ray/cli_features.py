@@ -66,11 +66,9 @@ def build_features(flags: dict[str, str], knobs: dict[str, str]) -> None:
         if symbol not in there:
             raise MissingDataError(f"--symbols names {symbol!r}, of which {lake.dataset} has no bars.{did_you_mean(symbol, there)}")
     ingested = latest(lake)
-    from rlaif_ray import ray_runtime
     from rlaif_ray.features.on_ray import build
 
     show_progress()
-    ray_runtime.attach()
     built = build(
         lake, symbols, catalog, price_kind="raw" if ingested is None else ingested.price_kind, start=config.data.start, end=config.data.end,
         sectors=sectors,

@@ -116,6 +116,8 @@ def _own(terms: Terms, symbols: Sequence[str], before: Mapping[tuple[str, str], 
 
 def _shards(terms: Terms, todo: Mapping[str, list[Wanted]]) -> list[Shard]:
     """Symbols that follow each other: 32 at most, of 200,000 bars together at most or a single one; work for every CPU."""
+    if not todo:
+        return []
     rows = dict(terms.lake.files(BARS, terms.versions[BARS]).group_by("symbol").agg(pl.col("rows").sum()).iter_rows())
     most = min(SHARD_ROWS, sum(rows.get(symbol, 0) for symbol in todo) / tasks() + 1)
     shards: list[Shard] = []

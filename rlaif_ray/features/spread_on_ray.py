@@ -1,4 +1,7 @@
-"""What the tasks of a build must know, what they answer, and how work is spread over the cluster."""
+"""What the tasks of a build must know, what they answer, and how work is spread over the cluster.
+
+The cluster is joined when there is work for it: a build that finds everything as it stands needs none.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import ray
 
+from rlaif_ray import ray_runtime
 from rlaif_ray.core import KEYS, content_hash
 from rlaif_ray.data.bar_tables import PriceKind
 from rlaif_ray.data.builds import Note
@@ -97,6 +101,7 @@ def spread(work: Sequence[Work], do: Callable[[Work], list[Made]]) -> list[Made]
     """Each piece of work in a task of its own; raises the first error by order of the work, not of time."""
     if not work:
         return []
+    ray_runtime.attach()
     blocks = ray.data.from_items([{"work": pickle.dumps(w)} for w in work], override_num_blocks=len(work))
 
     def one(batch: pa.Table) -> pa.Table:
@@ -112,4 +117,5 @@ def spread(work: Sequence[Work], do: Callable[[Work], list[Made]]) -> list[Made]
 
 def tasks() -> int:
     """How many pieces of work there should be at least, where there is enough of it."""
+    ray_runtime.attach()
     return TASKS_A_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from rlaif_ray.core import KEYS, Panel
-from rlaif_ray.features import covariance
+from rlaif_ray.features import co_movement, covariance
 from rlaif_ray.features.cross_asset import CROSS_ASSET
 from rlaif_ray.features.family import FeatureSpec
 from tests.laws import assert_apply, assert_pure
@@ -183,6 +183,16 @@ def test_absorption_of_symbols_that_move_as_one_and_of_independent_ones() -> Non
     np.testing.assert_allclose(as_one["average_correlation_16"][-1], 1.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("window", [*range(1, 40), 63, 252, 256])
+def test_a_window_of_whole_numbers_sums_exactly(window: int) -> None:
+    x = np.random.default_rng(window).integers(-1000, 1000, 300).astype(float)
+    out, room = np.zeros(300), np.empty((2, 300))
+    co_movement.window_sum(x, window, out, room[0], room[1])
+    assert out[window - 1 :].tolist() == [x[t - window + 1 : t + 1].sum() for t in range(window - 1, 300)]
+    assert not out[: window - 1].any()
+    co_movement.window_sum(x[:20], window, out[:20], room[0], room[1])  # shorter than most of the windows: no harm
+
+
 # --- parity ---------------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +342,21 @@ def test_a_value_needs_its_look_back_and_no_more(name: str, universe: Panel) -> 
         cut = CROSS_ASSET.apply({"features": part, "sectors": SECTORS}, [SPECS[name]]).frame
         after = pl.col("timestamp") >= times[begin]
         np.testing.assert_array_equal(cut.filter(after)[name].to_numpy(), whole.filter(after)[name].to_numpy())
+
+
+@pytest.mark.parametrize("begin", [64, 1000, 2999])
+def test_blocks_of_bars_leave_no_trace(begin: int) -> None:
+    """Cut elsewhere, so that other bars begin a block and stand at the end of a vector, the bits are the same."""
+    rng = np.random.default_rng(begin)
+    x = one_factor(rng, 2 * co_movement.BLOCK + 100, 5).T.copy()
+    x[:, 1500:1600][rng.random((5, 100)) < 0.3] = np.nan
+    group = np.array([0, 0, 1, 0, -1])
+    others, part = co_movement.mean_of_others(x, group), x[:, begin - 63 :].copy()
+    np.testing.assert_array_equal(co_movement.mean_of_others(part, group), others[:, begin - 63 :])
+    others[2:] = rng.normal(0, 0.01, (3, x.shape[1]))
+    whole, cut = co_movement.regression(x, others, 63, 32), co_movement.regression(part, others[:, begin - 63 :].copy(), 63, 32)
+    assert np.isfinite(whole[:, :, 64:1500]).all()
+    np.testing.assert_array_equal(cut[:, :, 63:], whole[:, :, begin:])
 
 
 def test_with_unbroken_data_it_is_first_defined_where_it_says() -> None:
