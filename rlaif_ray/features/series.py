@@ -74,20 +74,32 @@ class Series:
         return np.log(np.where(self.volume > 0, self.volume, np.nan))
 
     @cached_property
+    def log_range(self) -> np.ndarray:
+        """ln of high over low."""
+        return np.log(self.high / self.low)
+
+    @cached_property
+    def log_body(self) -> np.ndarray:
+        """ln of close over open."""
+        return np.log(self.close / self.open)
+
+    @cached_property
     def typical(self) -> np.ndarray:
         return (self.high + self.low + self.close) / 3.0
 
 
 def change(x: np.ndarray, bars: int) -> np.ndarray:
     """(T,) x[t] - x[t - bars]; NaN for the first `bars`."""
-    out = np.full(len(x), np.nan)
-    out[bars:] = x[bars:] - x[:-bars]
+    out = np.empty(len(x))
+    out[:bars] = np.nan
+    np.subtract(x[bars:], x[:-bars], out=out[bars:])
     return out
 
 
 def before(x: np.ndarray, bars: int) -> np.ndarray:
     """(T,) x[t - bars]; NaN for the first `bars`."""
-    out = np.full(len(x), np.nan)
+    out = np.empty(len(x))
+    out[:bars] = np.nan
     out[bars:] = x[:-bars]
     return out
 
@@ -111,7 +123,8 @@ def of_bars(tables: Tables, specs: Sequence[FeatureSpec]) -> Panel:
     """
     panel = Panel(tables["bars"])
     bars = panel.frame
-    if bars.height and bars["symbol"][0] != bars["symbol"][-1]:  # a Panel is sorted by symbol
+    symbol = bars.get_column("symbol")
+    if bars.height and symbol[0] != symbol[-1]:  # a Panel is sorted by symbol
         raise DataError(f"these features are computed one symbol at a time; seen {len(panel.symbols)}: {', '.join(panel.symbols)}")
     there = columns_of(bars)
     wanted = [s for s in specs if there.issuperset(s.inputs)]
@@ -124,31 +137,38 @@ def of_bars(tables: Tables, specs: Sequence[FeatureSpec]) -> Panel:
 
 def columns_of(bars: pl.DataFrame) -> set[str]:
     """The price columns that are not wholly empty."""
-    there = set(bars.columns)
-    return {c for c in PRICE_COLUMNS if c in there and bars[c].null_count() < bars.height}
+    there, rows = set(bars.columns), bars.height
+    return {c for c in PRICE_COLUMNS if c in there and bars.get_column(c).null_count() < rows}
 
 
 def on_rows(bars: pl.DataFrame, columns: Mapping[str, np.ndarray], live: np.ndarray | None = None) -> Panel:
     """A Panel on the rows of one symbol's bars: float32, NaN for what is not finite and off the live rows; `known_at` never falls."""
-    keys = [bars[key] for key in KEYS]  # Series, here and below: an expression costs more than what it computes on one symbol
-    if not keys[2].is_sorted():
-        keys[2] = keys[2].cum_max()
-    if not columns:
-        return Panel(pl.DataFrame(keys))
-    with np.errstate(over="ignore", invalid="ignore"):
-        made = np.concatenate(list(columns.values()), dtype=np.float32, casting="same_kind")
-    _without_infinity(made)
-    block = made.reshape(len(columns), -1)
-    if live is not None and np.count_nonzero(live) < bars.height:
-        block = np.full((len(columns), bars.height), np.nan, np.float32)
-        block[:, live] = made.reshape(len(columns), -1)
-    return Panel(pl.DataFrame(keys + [pl.Series(name, x) for name, x in zip(columns, block, strict=True)]))
+    symbol, timestamp, known_at = map(bars.get_column, KEYS)  # no expressions: one costs more than what it computes on one symbol
+    if not known_at.is_sorted():
+        known_at = known_at.cum_max()
+    if live is not None and np.count_nonzero(live) == len(live):
+        live = None
+    stored = [_stored(x, live) for x in columns.values()]
+    made = [pl.Series(name, x) for name, x in zip(columns, stored, strict=True)]
+    return Panel(symbol.to_frame().hstack([timestamp, known_at, *made]))
 
 
-@njit("void(float32[::1])", cache=True, nogil=True)
-def _without_infinity(x: np.ndarray) -> None:
+def _stored(x: np.ndarray, live: np.ndarray | None) -> np.ndarray:
+    """(rows,) float32 of x on the live rows, NaN elsewhere and for what is not finite; in memory of its own."""
+    made = np.empty(len(x), np.float32)
+    _without_infinity(np.ascontiguousarray(x, np.float64), made)
+    if live is None:
+        return made
+    out = np.full(len(live), np.nan, np.float32)
+    out[live] = made
+    return out
+
+
+@njit(types.void(types.Array(types.float64, 1, "C", readonly=True), types.float32[::1]), cache=True, nogil=True)
+def _without_infinity(x: np.ndarray, out: np.ndarray) -> None:
     for t in range(x.size):
-        x[t] = np.nan if abs(x[t]) == np.inf else x[t]
+        value = np.float32(x[t])
+        out[t] = np.float32(np.nan) if abs(value) == np.inf else value
 
 
 def adjusted(panel: Panel) -> tuple[Series, np.ndarray]:
@@ -158,28 +178,29 @@ def adjusted(panel: Panel) -> tuple[Series, np.ndarray]:
     """
     frame = panel.frame
     there = set(frame.columns)
-    columns = [_values(frame[c], missing) if c in there else np.full(frame.height, missing) for c, missing in _READ]
+    columns = [_values(frame.get_column(c), missing) if c in there else np.full(frame.height, missing) for c, missing in _READ]
     close, last = columns[3], frame.height
     first = 0
     if last and np.isnan(close[0]):
         known = np.flatnonzero(~np.isnan(close))
         first = int(known[0]) if len(known) else last
-    if "delisted" in there and frame["delisted"].any():
-        last = max(first, frame["delisted"].fill_null(False).arg_max() or 0)
+    if "delisted" in there and (gone := frame.get_column("delisted")).any():
+        last = max(first, gone.fill_null(False).arg_max() or 0)
     out, bad, row, price = _adjust(*[x[first:last] for x in columns])
     if bad >= 0:
         seen = f"{panel.symbols[0]}: {PRICE_COLUMNS[bad]} is {price} on live row {row}"
         raise DataError(f"{seen}; expected a positive, finite price (clean the bars first)")
     live = np.zeros(frame.height, bool)
     live[first:last] = True
-    days = frame["session"].slice(first, last - first) if "session" in there else None
-    return Series(out[0], out[1], out[2], out[3], out[4], frame["timestamp"].slice(first, last - first), days), live
+    rows = frame if last - first == frame.height else frame.slice(first, last - first)
+    days = rows.get_column("session") if "session" in there else None
+    return Series(out[0], out[1], out[2], out[3], out[4], rows.get_column("timestamp"), days), live
 
 
 def _values(column: pl.Series, missing: float) -> np.ndarray:
-    if column.dtype != pl.Float64:
-        column = column.cast(pl.Float64)
-    return (column.fill_null(missing) if column.null_count() else column).to_numpy()
+    if missing == missing and column.null_count():  # a null price is NaN without our help
+        column = column.fill_null(missing)
+    return np.ascontiguousarray(column.to_numpy(), np.float64)
 
 
 _READ = (*[(name, np.nan) for name in PRICE_COLUMNS], ("split", 1.0), ("dividend", 0.0))
@@ -197,28 +218,30 @@ def _adjust(
     An event on the first row lies before the series.
     """
     rows = close.size
-    out, factor = np.empty((5, rows)), np.ones(rows)
+    out, factor, held = np.empty((5, rows)), np.empty(rows), np.empty(rows)
     filled, traded = out[3], out[4]
     last, total, shares = np.nan, 1.0, 1.0
     for t in range(rows):
-        silent = np.isnan(close[t])
-        last = last / split[t] if silent else close[t]
-        if t > 0 and (split[t] != 1.0 or dividend[t] != 0.0):  # as `data.events.forward_adjust` has it
+        last = last / split[t] if np.isnan(close[t]) else close[t]
+        if (split[t] != 1.0 or dividend[t] != 0.0) and t > 0:  # as `data.events.forward_adjust` has it
             total *= split[t] * (last + dividend[t]) / last
             shares *= split[t]
-        factor[t] = total
-        filled[t] = last
-        traded[t] = (0.0 if silent or np.isnan(volume[t]) else volume[t]) / shares
-    possible = True
+        factor[t], held[t], filled[t] = total, shares, last
+    for t in range(rows):
+        traded[t] = (0.0 if np.isnan(close[t] + volume[t]) else volume[t]) / held[t]
+    wrong = 0
     for i, x in enumerate((open, high, low, close)):  # the close last: the others' gaps are filled from it
-        made, there = out[i], False
+        made, there = out[i], 0
         for t in range(rows):
-            there |= not np.isnan(x[t])
-        for t in range(rows):
-            price = filled[t] if there and np.isnan(x[t]) else x[t]
-            possible &= not (price <= 0.0 or price == np.inf)
-            made[t] = price * factor[t]
-    if not possible:
+            there += x[t] == x[t]
+            wrong += (x[t] <= 0.0) | (x[t] == np.inf)
+        if 0 < there < rows:
+            for t in range(rows):
+                made[t] = (filled[t] if np.isnan(x[t]) else x[t]) * factor[t]
+        else:
+            for t in range(rows):
+                made[t] = x[t] * factor[t]
+    if wrong:
         for i, x in enumerate((open, high, low, close)):
             for t in range(rows):
                 if x[t] <= 0.0 or x[t] == np.inf:

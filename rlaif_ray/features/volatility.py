@@ -29,18 +29,18 @@ def _downside(s: Series, bars: int) -> np.ndarray:
 
 def _parkinson(s: Series, bars: int) -> np.ndarray:
     """variance = mean(ln(H/L)^2) / (4 ln 2)."""
-    return np.sqrt(rolling.mean(np.log(s.high / s.low) ** 2, bars) / (4.0 * np.log(2.0)))
+    return np.sqrt(rolling.mean(s.log_range**2, bars) / (4.0 * np.log(2.0)))
 
 
 def _garman_klass(s: Series, bars: int) -> np.ndarray:
     """Their practical form: variance = mean(ln(H/L)^2 / 2 - (2 ln 2 - 1) ln(C/O)^2)."""
-    x = 0.5 * np.log(s.high / s.low) ** 2 - (2.0 * np.log(2.0) - 1.0) * np.log(s.close / s.open) ** 2
+    x = 0.5 * s.log_range**2 - (2.0 * np.log(2.0) - 1.0) * s.log_body**2
     return np.sqrt(np.maximum(rolling.mean(x, bars), 0.0))
 
 
 def _rogers_satchell_variance(s: Series, bars: int) -> np.ndarray:
     """mean(u (u - c) + d (d - c)), u, d, c = ln of high, low, close over open."""
-    up, down, move = np.log(s.high / s.open), np.log(s.low / s.open), np.log(s.close / s.open)
+    up, down, move = np.log(s.high / s.open), np.log(s.low / s.open), s.log_body
     return np.maximum(rolling.mean(up * (up - move) + down * (down - move), bars), 0.0)
 
 
@@ -48,7 +48,7 @@ def _yang_zhang(s: Series, bars: int) -> np.ndarray:
     """var(ln(O/C before)) + k var(ln(C/O)) + (1 - k) Rogers-Satchell, k = 0.34/(1.34 + (n+1)/(n-1))."""
     k = 0.34 / (1.34 + (bars + 1) / (bars - 1))
     overnight = rolling.deviation(np.log(s.open) - before(s.log_close, 1), bars) ** 2
-    intraday = rolling.deviation(np.log(s.close / s.open), bars) ** 2
+    intraday = rolling.deviation(s.log_body, bars) ** 2
     return np.sqrt(overnight + k * intraday + (1.0 - k) * s.shared(_rogers_satchell_variance, bars))
 
 

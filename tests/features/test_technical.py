@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import polars as pl
 import pytest
@@ -193,6 +195,12 @@ def test_bad_input_says_what_is_wrong() -> None:
         technical(bars(close=[1.0, 2.0, 3.0], high=[1.0, np.inf, 3.0]))
     with pytest.raises(DataError, match="one symbol at a time; seen 2"):
         technical(random_bars(np.random.default_rng(0), 50, 2))
+
+
+def test_a_column_that_travels_leaves_the_others_behind() -> None:
+    column = technical(market()).frame["rsi_14"].to_arrow()
+    assert column.get_total_buffer_size() == 4 * ROWS
+    assert len(pickle.dumps(column)) < 4 * ROWS + 1000
 
 
 # --- the catalogue -------------------------------------------------------------------------------------------------

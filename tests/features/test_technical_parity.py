@@ -10,9 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 import talib
+from numpy.lib.stride_tricks import sliding_window_view
 from talib import abstract
 
 from rlaif_ray.core import PRICE_COLUMNS, Panel
+from rlaif_ray.features import rolling
 from rlaif_ray.features.candles import PATTERNS
 from rlaif_ray.features.family import FeatureSpec
 from rlaif_ray.features.series import adjusted
@@ -171,10 +173,42 @@ def test_counts_of_candles_equal_a_loop_over_talib() -> None:
 
 @pytest.mark.parametrize("bars_", [2, 3, 14, 20, 30])
 @pytest.mark.parametrize("rows", [31, 60, 61, 421])
-def test_our_cci_is_talibs_to_the_bit(bars_: int, rows: int) -> None:
-    panel = Panel(market(3, 421).frame.head(rows))
-    s = adjusted(panel)[0]
-    np.testing.assert_array_equal(values(panel, spec("cci", bars_)), talib.CCI(s.high, s.low, s.close, bars_).astype(np.float32))
+def test_our_cci_is_talibs_but_for_the_order_of_its_sums(bars_: int, rows: int) -> None:
+    s = adjusted(Panel(market(3, 421).frame.head(rows)))[0]
+    np.testing.assert_allclose(spec("cci", bars_).of(s), talib.CCI(s.high, s.low, s.close, bars_), rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("window", [4, 5, 21])  # a whole number of four values and not
+def test_a_window_is_the_same_to_the_bit_beside_whole_ones_and_beside_one_with_a_gap(window: int) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 600))
+    torn = x.copy()
+    torn[[10, 300, 599]] = np.nan
+    apart = rolling.mean(torn, window) == rolling.mean(x, window)  # rows whose window holds no gap
+    assert 500 < apart.sum() < 600 - window
+    for one in (lambda x: rolling.standard_score(x, window), lambda x: rolling.correlation(x, y, window)):
+        np.testing.assert_array_equal(one(torn)[apart], one(x)[apart])
+
+
+@pytest.mark.parametrize("window", [2, 4, 7, 21])
+def test_windows_are_summed_in_order_to_the_bit(window: int) -> None:
+    x, y = np.random.default_rng(0).normal(100.0, 1.0, (2, 300))
+    seen, beside = (sliding_window_view(z, window) for z in (x, y))
+
+    def total(terms: np.ndarray) -> np.ndarray:
+        return np.cumsum(terms, axis=1)[:, -1]  # which adds one after the other, as np.sum does not
+
+    centre, middle = total(seen) / window, total(beside) / window
+    d, e = seen - centre[:, None], beside - middle[:, None]
+    spread = np.sqrt(total(d * d) / (window - 1))
+    variance = total(d * d) / window
+    skewness, kurtosis = total(d * d * d) / window / (variance * np.sqrt(variance)), total((d * d) * (d * d)) / window / variance**2 - 3.0
+    np.testing.assert_array_equal(rolling.mean(x, window)[window - 1 :], centre)
+    np.testing.assert_array_equal(rolling.deviation(x, window)[window - 1 :], spread)
+    np.testing.assert_array_equal(rolling.moments(x, window)[:, window - 1 :], [centre, spread, skewness, kurtosis])
+    np.testing.assert_array_equal(rolling.standard_score(x, window)[window - 1 :], (x[window - 1 :] - centre) / spread)
+    together = total(d * e) / np.sqrt(total(d * d) * total(e * e))
+    np.testing.assert_array_equal(rolling.correlation(x, y, window)[window - 1 :], together)
 
 
 # --- polars and plain loops ----------------------------------------------------------------------------------------
