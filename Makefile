@@ -23,7 +23,6 @@ slow: install
 	@$(BIN)/python -m pytest -q -m slow
 
 bench: install
-	@$(PIP) -c constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.peers
 	@$(BIN)/python -m benchmarks.all
 

@@ -1,4 +1,4 @@
-"""Every bench of this folder, in turn; writes RESULTS.md beside it: `python -m benchmarks.all [--quick]`."""
+"""Every bench of this folder, or those that are named, in turn, into RESULTS.md beside it: `python -m benchmarks.all [NAME ...]`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,30 @@ from benchmarks.rows import table
 
 HERE = Path(__file__).parent
 NOT_BENCHES = {"__init__", "all", "rows", "peers", "peer_work"}
+HEAD = """# Benchmarks
+
+CPU time of one thread, median of five after a warm run, ours and the peer in turn, where a bench does not say otherwise.
+"""
 VERSIONS = ("numpy", "numba", "polars", "torch", "ray")
 
 
 def main() -> None:
-    """One section for each bench, under a head that says where and when it ran."""
+    """One section for each bench, that says where and when it ran; those that are not run again stand as they stood."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benches to run; default: all")
     parser.add_argument("--quick", action="store_true", help="less work for each timing")
-    quick = parser.parse_args().quick
-    sections = [f"# Benchmarks\n\n{machine()}{' Quick run.' if quick else ''}"]
-    for name in sorted(p.stem for p in HERE.glob("*.py") if p.stem not in NOT_BENCHES):
+    asked = parser.parse_args()
+    known = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in NOT_BENCHES)
+    if unknown := set(asked.names) - set(known):
+        parser.error(f"no bench {sorted(unknown)[0]!r}; expected some of {', '.join(known)}")
+    results = HERE / "RESULTS.md"
+    sections = {s.partition("\n")[0]: s for s in results.read_text().split("\n## ")[1:]} if results.exists() else {}
+    for name in asked.names or known:
         bench = importlib.import_module(f"benchmarks.{name}")
-        sections.append(f"## {name}\n\n{(bench.__doc__ or '').strip()}\n\n{table(bench.rows(quick))}")
-        print(sections[-1] + "\n")
-    (HERE / "RESULTS.md").write_text("\n\n".join(sections) + "\n")
+        when = f"{machine()}{' Quick run.' if asked.quick else ''}"
+        sections[name] = f"{name}\n\n{(bench.__doc__ or '').strip()}\n\n{when}\n\n{table(bench.rows(asked.quick))}\n"
+        print(f"## {sections[name]}", flush=True)
+        results.write_text("\n## ".join([HEAD, *(sections[k].rstrip("\n") + "\n" for k in known if k in sections)]))
 
 
 def machine() -> str:
@@ -35,7 +45,7 @@ def machine() -> str:
     libraries = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     return (
         f"{_processor()}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}, {libraries}; "
-        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}. CPU time of one thread, median of five after a warm run, ours and the peer in turn."
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}."
     )
 
 

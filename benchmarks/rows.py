@@ -87,10 +87,14 @@ def table(rows: list[Row]) -> str:
     """As a Markdown table."""
     head = "| what | ours | peer | | ratio | target | |\n|---|---:|---|---:|---:|---:|---|\n"
     return head + "\n".join(
-        f"| {r.name} ({r.unit}) | {_figure(r.ours)} | {r.peer_name} | {_figure(r.peer)} | {r.ratio:.1f} "
+        f"| {r.name} ({r.unit}) | {_figure(r.ours)} | {r.peer_name} | {_figure(r.peer)} | {_ratio(r.ratio)} "
         f"| {'' if r.target is None else f'{r.target:g}'} | {r.verdict}. {r.note} |"
         for r in rows
     )
+
+
+def _ratio(x: float) -> str:
+    return f"{x:.2f}" if x < 2 else f"{x:.1f}"
 
 
 def _figure(x: float) -> str:
