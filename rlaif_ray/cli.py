@@ -234,10 +234,9 @@ VERBS: dict[str, Verb] = {
         cli_lake.take_in,
     ),
     "build-features": Verb(
-        "feature sets of an ingested dataset, a table each; what stands on files that did not change is not made again",
+        "feature sets of all symbols of an ingested dataset, a table each; what stands on files that did not change is not made again",
         {
             "sets": Flag("A,B", "Which sets; default: those of --features.sets. `rlaif features list` says which there are."),
-            "symbols": Flag("A,B", "Which symbols; default: all that the dataset has bars of. It is what features across symbols compare."),
             "config": Flag("FILE", "YAML file of knobs."),
             "json": Flag(None, "Print what was made as JSON on standard output, and nothing else."),
         },

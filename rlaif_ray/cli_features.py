@@ -47,7 +47,7 @@ def build_features(flags: dict[str, str], knobs: dict[str, str]) -> None:
     """Feature sets of a dataset that was ingested before, into its tables."""
     from rlaif_ray.config import load_config
 
-    sets = {"features.sets": f"[{flags['sets']}]"} if "sets" in flags else {}
+    sets = {"features.sets": json.dumps(_words(flags["sets"]))} if "sets" in flags else {}
     config = load_config(None, flags.get("config"), {**knobs, **sets})
     from rlaif_ray.data.files import sectors_of
     from rlaif_ray.data.lake import Lake, datasets
@@ -60,11 +60,7 @@ def build_features(flags: dict[str, str], knobs: dict[str, str]) -> None:
         known = datasets(config.lake.uri)
         hint = did_you_mean(lake.dataset, known) or " Name one with --data.dataset, or ingest first."
         raise MissingDataError(f"no bars in {lake.uri}/{lake.dataset}; datasets there: {', '.join(known) or 'none'}.{hint}")
-    there = sorted(lake.files("bars")["symbol"].unique())
-    symbols = _words(flags.get("symbols")) or tuple(there)
-    for symbol in symbols:
-        if symbol not in there:
-            raise MissingDataError(f"--symbols names {symbol!r}, of which {lake.dataset} has no bars.{did_you_mean(symbol, there)}")
+    symbols = sorted(lake.files("bars")["symbol"].unique())
     ingested = latest(lake)
     from rlaif_ray.features.on_ray import build
 

@@ -17,6 +17,7 @@ from rlaif_ray.data.asof import PriceKind, build_cube, join
 from rlaif_ray.data.decided import bars_as_decided
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.tables import MACRO, table
+from rlaif_ray.features.across import beside
 from rlaif_ray.features.catalog import Catalog, feature_set
 
 BARS, FACTS = "bars", ("filings", "news")
@@ -58,7 +59,7 @@ class Dataset:
                 }  # fmt: skip
                 parts.append(made.apply({BARS: frame, **facts}, specs).frame)
             own[name] = pl.concat(parts, how="diagonal")
-        alone = reduce(_beside, own.values())
+        alone = reduce(beside, own.values())
         across = [feature_set(n) for n in self._read() if feature_set(n).across]
         sectors = {"sectors": pl.DataFrame({"symbol": list(self.sectors), "sector": list(self.sectors.values())})} if self.sectors else {}
         compared = [s.apply({"features": alone, **sectors}, self.catalog.specs(s.name)).frame for s in across]
@@ -76,7 +77,7 @@ class Dataset:
 
     def _cube(self, bars: Panel, tables: Sequence[Panel], facts: dict[str, pl.DataFrame]) -> Cube:
         columns = [table.frame.pipe(_only, self.features) for table in tables]
-        features = Panel.of(reduce(_beside, columns)) if columns else None
+        features = Panel.of(reduce(beside, columns)) if columns else None
         return build_cube(bars, features, facts, bars_per_year=self.bars_per_year, price_kind=self.price_kind)
 
     def _read(self) -> dict[str, list[str]]:
@@ -106,12 +107,6 @@ class Dataset:
         names = {k: tuple(fields[k]) for k in ("symbols", "features", "absent")}
         catalog = Catalog(tuple(fields["catalog"]["sets"]), fields["catalog"]["parameters"])
         return cls(**{**fields, **days, **names, "lake": Lake(**fields["lake"]), "catalog": catalog})
-
-
-def _beside(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
-    """Columns of two tables on the rows of the first; known when both are."""
-    both = one.join(other, on=["symbol", "timestamp"], how="left", suffix=":other", validate="1:1", maintain_order="left")
-    return both.with_columns(pl.max_horizontal("known_at", "known_at:other").alias("known_at")).drop("known_at:other")
 
 
 def _only(frame: pl.DataFrame, wanted: Iterable[str]) -> pl.DataFrame:

@@ -35,7 +35,7 @@ TEXT_SCHEMA: dict[str, Any] = {
 }  # fmt: skip
 BUILD_SCHEMA: dict[str, Any] = {
     "symbol": pl.String, "timestamp": UTC, "known_at": UTC, "name": pl.String, "inputs": pl.String, "terms": pl.String,
-    "rows": pl.Int64, "last": UTC, "hash": pl.String, "absent": pl.List(pl.String),
+    "rows": pl.Int64, "first": UTC, "last": UTC, "hash": pl.String, "absent": pl.List(pl.String),
 }  # fmt: skip
 
 

@@ -59,3 +59,9 @@ def on_given_rows(frame: pl.DataFrame, columns: Iterable[tuple[str, np.ndarray]]
         x[~np.isfinite(x)] = np.nan
         filled.append(pl.Series(name, x))
     return Panel(frame.select(KEYS).with_columns(filled))
+
+
+def beside(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+    """Columns of two tables on the rows of the first; known when both are."""
+    both = one.join(other, on=["symbol", "timestamp"], how="left", suffix=":other", validate="1:1", maintain_order="left")
+    return both.with_columns(pl.max_horizontal("known_at", "known_at:other").alias("known_at")).drop("known_at:other")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import polars as pl
 
-from rlaif_ray.core import KEYS, content_hash
-from rlaif_ray.data.builds import EVERYONE, Note, inputs_of
+from rlaif_ray.core import content_hash
+from rlaif_ray.data.builds import EVERYONE, Key, Note
+from rlaif_ray.features.across import beside
 from rlaif_ray.features.spread_on_ray import Made, Terms, spread, tasks
 
 SPAN_ROWS = 1_000_000  # of all symbols together, that one task compares
@@ -28,31 +29,49 @@ class Span:
     read_until: dt.datetime
 
 
-def compare(terms: Terms, name: str, symbols: Sequence[str], own: Iterable[Made], before: Mapping[tuple[str, str], Note]) -> Made:
-    """A set that compares symbols, from the first moment at which any of what it compares is new or another."""
-    lake, catalog, old = terms.lake, terms.catalog, before.get((EVERYONE, terms.catalog.table(name)))
-    compared = catalog.compared(name)
-    versions = {catalog.table(source): lake.version(catalog.table(source)) for source in compared}
-    inputs = content_hash(sorted(inputs_of(lake, versions, symbols).items()))
-    new = Note(inputs, terms.hash(name, sorted(symbols), sorted(terms.sectors.items())))
+def compare(terms: Terms, name: str, symbols: Sequence[str], own: Sequence[Made], before: Mapping[Key, Note]) -> Made:
+    """A set that compares symbols, from the first moment at which any of what it compares is new or another.
+
+    That moment is known where the rows that are there were made from what `before` notes of each symbol: what has changed since
+    then this build has changed. Else all moments are made again; rows that say the same are not written.
+    """
+    catalog, old = terms.catalog, before.get((EVERYONE, terms.catalog.table(name)))
+    lacking = {(m.set_name, column) for m in own for column in m.note.absent}
+    lacking = {one for one in lacking if all(one[1] in m.note.absent for m in own if m.set_name == one[0])}
+    compared = {source: [c for c in columns if (source, c) not in lacking] for source, columns in catalog.compared(name).items()}
+    of_these = [m for m in own if m.set_name in compared]
+    then = {(m.symbol, m.set_name): before.get((m.symbol, catalog.table(m.set_name))) for m in of_these}
+    new = Note(_contents({(m.symbol, m.set_name): m.note for m in of_these}), terms.hash(name, *_context(terms, symbols)))
     if old is not None and new.stands(old):
         return Made(EVERYONE, name, old, touched=False)
-    moments = lake.ask(min(versions), lambda rows: _moments(rows.filter(pl.col("symbol").is_in(symbols)))).sort("timestamp")
+    bounds = min(m.note.first for m in of_these if m.note.first), max(m.note.last for m in of_these if m.note.last)
+    moments = _moments(terms, compared, symbols, bounds)
     times = moments["timestamp"]
-    changed = [m.first for m in own if m.set_name in compared and m.first is not None]
-    again = old is None or old.terms != new.terms
-    begin = 0 if again else times.search_sorted(min(changed)) if changed else len(times)
-    spans = _spans(moments, int(begin), max(s.look_back_bars for s in catalog.specs(name)), len(symbols))
-    last = old.last if old is not None and not again else None
-    made = spread(spans, partial(_compared, terms, name, symbols, versions, last))
+    changed = [m.first for m in of_these if m.first is not None]
+    follows = old is not None and old.terms == new.terms and old.inputs == _contents(then)
+    begin = 0 if not follows else times.search_sorted(min(changed)) if changed else len(times)
+    spans = _spans(moments, int(begin), catalog.span(name), len(symbols))
+    made = spread(spans, partial(_compared, terms, name, symbols, compared, None if old is None else old.last))
     absent = set.intersection(*(set(m.note.absent) for m in made)) if made else set(old.absent if old is not None else ())
-    note = replace(new, last=times[-1], absent=tuple(s.name for s in catalog.specs(name) if s.name in absent))
+    note = replace(new, first=times[0], last=times[-1], absent=tuple(s.name for s in catalog.specs(name) if s.name in absent))
     return Made(EVERYONE, name, note, added=sum(m.added for m in made), rewritten=any(m.rewritten for m in made))
 
 
-def _moments(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """When each moment's first and last row became known."""
-    return rows.group_by("timestamp").agg(told=pl.col("known_at").min(), told_whole=pl.col("known_at").max())
+def _contents(notes: Mapping[Key, Note | None]) -> str:
+    return content_hash(sorted((*key, n.rows, n.hash) if n is not None else (*key, 0, "") for key, n in notes.items()))
+
+
+def _context(terms: Terms, symbols: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    return sorted(symbols), sorted(terms.sectors.items())
+
+
+def _moments(
+    terms: Terms, compared: Mapping[str, list[str]], symbols: Sequence[str], bounds: tuple[dt.datetime, dt.datetime]
+) -> pl.DataFrame:  # fmt: skip
+    """When each moment's first and last row became known, in order of time."""
+    table = terms.catalog.table(next(iter(compared)))
+    rows = terms.lake.read(table, symbols, columns=(), moments=bounds)
+    return rows.group_by("timestamp").agg(told=pl.col("known_at").min(), told_whole=pl.col("known_at").max()).sort("timestamp")
 
 
 def _spans(moments: pl.DataFrame, begin: int, look_back: int, symbols: int) -> list[Span]:
@@ -75,16 +94,12 @@ def _spans(moments: pl.DataFrame, begin: int, look_back: int, symbols: int) -> l
 
 
 def _compared(
-    terms: Terms, name: str, symbols: Sequence[str], versions: Mapping[str, int], last: dt.datetime | None, span: Span
+    terms: Terms, name: str, symbols: Sequence[str], compared: Mapping[str, list[str]], last: dt.datetime | None, span: Span
 ) -> list[Made]:  # fmt: skip
     """Rows of one span of moments, from features read some moments further back; `last` is where the old note ends."""
-    features: pl.DataFrame | None = None
-    for source, columns in terms.catalog.compared(name).items():
-        table = terms.catalog.table(source)
-        part = terms.lake.read(table, symbols, versions[table], moments=(span.read_from, span.read_until), columns=columns)
-        features = part if features is None else features.join(part, on=KEYS, validate="1:1", maintain_order="left")
-    assert features is not None
-    tables = {"features": features.select(c for c in features.columns if features[c].null_count() < features.height)}
+    moments = span.read_from, span.read_until
+    parts = [terms.lake.read(terms.catalog.table(n), symbols, moments=moments, columns=columns) for n, columns in compared.items()]
+    tables = {"features": reduce(beside, parts)}
     if terms.sectors:
         tables["sectors"] = pl.DataFrame({"symbol": list(terms.sectors), "sector": list(terms.sectors.values())})
     rows, absent = terms.compute(name, tables)

@@ -32,4 +32,5 @@ def sample_books(lake: Lake, files: Sequence[Path], symbol: str, *, every_ms: in
 @ray.remote
 def _sampled(lake: Lake, file: Path, symbol: str, every_ms: int, gaps: Gaps, catalog: Catalog) -> tuple[int, int]:
     rows = book_panel(read_binance(file, gaps=gaps), symbol, every_ms, catalog.specs("order_book")).frame
-    return rows.height, lake.append(catalog.table("order_book"), rows, file.name) if rows.height else 0
+    table = f"{catalog.table('order_book')}_{every_ms}ms"  # a grid is a table: rows of two would revise each other
+    return rows.height, lake.append(table, rows, file.name) if rows.height else 0

@@ -85,17 +85,21 @@ class Catalog:
     sets : in `SETS`.
     parameters : other rows of parameters than the catalogue's, by family: {"rsi": ((7,), (21,))}.
 
-    Raises `ConfigError` for a family that none of the sets has.
+    Raises `ConfigError` for a set that is there twice, a family that none of them has, and rows that make no column, or one twice.
     """
 
     sets: tuple[str, ...] = DEFAULT_SETS
     parameters: Mapping[str, Sequence[Sequence[Parameter]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if len(set(self.sets)) < len(self.sets):
+            raise ConfigError(f"feature sets {list(self.sets)} name one twice; expected each once")
         families = [f.key for name in self.sets for f in feature_set(name).families] if self.parameters else []
         for key in self.parameters:
             if key not in families:
                 raise ConfigError(f"features.parameters names {key!r}, which no set of {list(self.sets)} has.{did_you_mean(key, families)}")
+        if self.parameters:
+            self.names()
 
     def __getstate__(self) -> dict[str, object]:
         """Without the formulas that were found."""
@@ -123,7 +127,29 @@ class Catalog:
 
     @cached_property
     def _of_set(self) -> dict[str, tuple[FeatureSpec, ...]]:
-        return {n: tuple(s for f in feature_set(n).families for s in f.specs(self.parameters.get(f.key))) for n in self.sets}
+        """A column that compares others is first defined when they are."""
+        made = {n: self._alone(n) for n in self.sets}
+        return {n: tuple(self._after_inputs(s, made) for s in specs) if feature_set(n).across else specs for n, specs in made.items()}
+
+    def _alone(self, set_name: str) -> tuple[FeatureSpec, ...]:
+        return tuple(s for f in feature_set(set_name).families for s in f.specs(self.parameters.get(f.key)))
+
+    def _after_inputs(self, spec: FeatureSpec, made: dict[str, tuple[FeatureSpec, ...]]) -> FeatureSpec:
+        first = [found.look_back_bars for name in spec.inputs if (found := self._found(name, made)) is not None]
+        return replace(spec, look_back_bars=max(spec.look_back_bars, *first, 0))
+
+    def _found(self, name: str, made: dict[str, tuple[FeatureSpec, ...]]) -> FeatureSpec | None:
+        """Among the catalogue's own sets, else where it stands."""
+        for set_name in dict.fromkeys((*self.sets, *SETS)):
+            if not feature_set(set_name).across:
+                specs = made.get(set_name) or self._alone(set_name)
+                if (spec := next((s for s in specs if s.name == name), None)) is not None:
+                    return spec
+        return None
+
+    def span(self, set_name: str) -> int:
+        """Bars of the market before its own that a value of a set across symbols follows from."""
+        return max((s.look_back_bars for s in self._alone(set_name)), default=0)
 
     @cached_property
     def _where(self) -> dict[str, tuple[str, FeatureSpec]]:
@@ -145,7 +171,9 @@ class Catalog:
         """Which columns of which sets a set across symbols compares."""
         found: dict[str, list[str]] = {}
         for column in dict.fromkeys(c for s in self.specs(set_name) for c in s.inputs):
-            self.spec(column)
+            if column not in self._where:
+                hint = did_you_mean(column, self._where)
+                raise ConfigError(f"{set_name} compares {column!r}, which features.parameters leaves out or no set has; add it.{hint}")
             found.setdefault(self._where[column][0], []).append(column)
         return found
 

@@ -77,33 +77,33 @@ def apply(tables: Tables, specs: Sequence[FeatureSpec]) -> Panel:
 # --- formulas: (moments, the feature compared, its look-back, ...) -> (N,) ---------------------------------------------
 
 
-def _excess(m: Moments, feature: str, _: int) -> np.ndarray:
+def _excess(m: Moments, feature: str) -> np.ndarray:
     return m.deviations(feature)[0]
 
 
-def _zscore(m: Moments, feature: str, _: int) -> np.ndarray:
+def _zscore(m: Moments, feature: str) -> np.ndarray:
     return m.deviations(feature)[1]
 
 
-def _sector_excess(m: Moments, feature: str, _: int) -> np.ndarray:
+def _sector_excess(m: Moments, feature: str) -> np.ndarray:
     return m.deviations(feature, m.sectors)[0]
 
 
-def _sector_zscore(m: Moments, feature: str, _: int) -> np.ndarray:
+def _sector_zscore(m: Moments, feature: str) -> np.ndarray:
     return m.deviations(feature, m.sectors)[1]
 
 
-def _rank(m: Moments, feature: str, _: int) -> np.ndarray:
+def _rank(m: Moments, feature: str) -> np.ndarray:
     rank, count = m.ranks(feature)
     return rank / (count - 1.0) - 0.5
 
 
-def _bucket(m: Moments, feature: str, _: int, buckets: int) -> np.ndarray:
+def _bucket(m: Moments, feature: str, buckets: int) -> np.ndarray:
     rank, count = m.ranks(feature)
     return np.where(count >= buckets, np.floor(buckets * (rank + 0.5) / count), np.nan)
 
 
-def _winsorised(m: Moments, feature: str, _: int, deviations: float) -> np.ndarray:
+def _winsorised(m: Moments, feature: str, deviations: float) -> np.ndarray:
     return _clipped_score(m.columns[feature], deviations, m.views)
 
 
@@ -216,52 +216,46 @@ def _clipped_score(x: np.ndarray, deviations: float, views: np.ndarray) -> np.nd
     return out
 
 
-# --- the catalogue's rows: each feature with the bars before it is first defined ------------------------------------------
+# --- the catalogue's rows: what is compared, which is defined from its own look-back on -----------------------------------
 
 
 def _family(name: str, formula: Callable[..., np.ndarray], unit: Unit, text: str, *rows: Row, more: tuple[str, ...] = ()) -> Family:
-    return Family(name, formula, ("{feature}",), _first, unit, "cross_section", text, ("feature", "look_back", *more), rows)
+    return Family(name, formula, ("{feature}",), 0, unit, "cross_section", text, ("feature", *more), rows)
 
-
-def _first(_: str, look_back: int, *__: Parameter) -> int:
-    return look_back
-
-
-_MOMENTUM, _MONTH, _VOLATILITY = ("momentum_252_21", 252), ("ret_21", 21), ("vol_21", 21)
 
 CROSS_SECTION = FeatureSet(
     "cross_section",
     (
         _family(
             "{feature}_excess", _excess, "ratio", "{feature} less its mean over the symbols of the moment",
-            ("ret_1", 1), ("ret_5", 5), _MONTH,
+            ("ret_1",), ("ret_5",), ("ret_21",),
         ),
         _family(
             "{feature}_rank", _rank, "rank", "rank of {feature} among the symbols of the moment, -0.5 to 0.5",
-            ("ret_1_scaled", 63), ("ret_5_scaled", 63), _MONTH, ("volume_z_21", 20), ("ret_63_scaled", 63), _MOMENTUM, ("max_ret_21", 21),
-            ("drawdown_252", 251), _VOLATILITY, ("rsi_14", 14), ("volume_ratio_5_63", 62),
+            ("ret_1_scaled",), ("ret_5_scaled",), ("ret_21",), ("volume_z_21",), ("ret_63_scaled",), ("momentum_252_21",), ("max_ret_21",),
+            ("drawdown_252",), ("vol_21",), ("rsi_14",), ("volume_ratio_5_63",),
         ),
         _family(
             "{feature}_zscore", _zscore, "score", "{feature} in standard deviations from its mean over the symbols of the moment",
-            ("ret_1_scaled", 63), _MONTH, _MOMENTUM, _VOLATILITY, ("volume_z_21", 20),
+            ("ret_1_scaled",), ("ret_21",), ("momentum_252_21",), ("vol_21",), ("volume_z_21",),
         ),
         _family(
             "{feature}_winsorised_{deviations}", _winsorised, "score",
             "{feature}_zscore, after clipping at the moment's median +- {deviations} x 1.4826 median absolute deviations",
-            ("ret_1", 1, 3.0), (*_MONTH, 3.0), (*_MOMENTUM, 3.0), (*_VOLATILITY, 3.0), more=("deviations",),
+            ("ret_1", 3.0), ("ret_21", 3.0), ("momentum_252_21", 3.0), ("vol_21", 3.0), more=("deviations",),
         ),
         _family(
             "{feature}_bucket_{buckets}", _bucket, "rank",
             "which of {buckets} equal parts of the symbols {feature} puts it in, 0 the lowest",
-            (*_MONTH, 5), (*_MOMENTUM, 5), (*_VOLATILITY, 5), more=("buckets",),
+            ("ret_21", 5), ("momentum_252_21", 5), ("vol_21", 5), more=("buckets",),
         ),
         _family(
             "{feature}_sector_excess", _sector_excess, "ratio", "{feature} less its mean over the sector's symbols of the moment",
-            ("ret_1", 1), ("ret_5", 5), _MONTH, _MOMENTUM,
+            ("ret_1",), ("ret_5",), ("ret_21",), ("momentum_252_21",),
         ),
         _family(
             "{feature}_sector_zscore", _sector_zscore, "score", "{feature} in standard deviations from its mean over the sector's symbols",
-            _MONTH, _MOMENTUM, _VOLATILITY,
+            ("ret_21",), ("momentum_252_21",), ("vol_21",),
         ),
     ),
     apply,

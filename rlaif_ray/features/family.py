@@ -46,7 +46,7 @@ class FeatureSpec:
         try:
             return self.formula(context, *self.parameters)
         except Exception as error:
-            if type(error) is not Exception:  # TA-Lib raises the bare class and nothing else does
+            if type(error) not in (Exception, OverflowError):  # what TA-Lib raises: the bare class, or too large a number for C
                 raise
             said = f"{self.name} cannot be made ({error})"
             raise ConfigError(f"{said}; expected other values of features.parameters.{self.family} than {list(self.parameters)}") from None
@@ -62,7 +62,8 @@ class Family:
         first of `rows`; other rows append theirs.
     formula : (context, *parameters) -> (T,) float64, NaN where undefined.
     inputs : columns (or facts, or other features) without which it cannot be computed; may be parameters in braces.
-    look_back : bars before the first defined one, or (*parameters) -> that.
+    look_back : bars before the first defined one, or (*parameters) -> that; of what compares symbols, the bars of the market
+        that a value follows from beside those of the features compared.
     unit, kind : what the numbers are, and which family of ideas they belong to.
     help : one line; may name parameters in braces.
     parameters, rows : names of the parameters, and the values that the catalogue has unless told otherwise.
@@ -94,7 +95,7 @@ class Family:
     def _spec(self, values: tuple[Parameter, ...]) -> FeatureSpec:
         like = self.rows[0]
         if len(values) != len(like) or not all(map(_fits, values, like)):
-            expected = f"expected {list(self.parameters)} like {list(like)}, above 0"
+            expected = f"expected {list(self.parameters)} like {list(like)}: above 0, whole where that is whole"
             raise ConfigError(f"features.parameters.{self.key} has {list(values)}; {expected}")
         named = dict(zip(self.parameters, values, strict=True))
         name = self.name.format(**named)
@@ -108,7 +109,7 @@ class Family:
 
 
 def _fits(value: Parameter, like: Parameter) -> bool:
-    if isinstance(like, str) or isinstance(value, str):
+    if isinstance(value, bool) or isinstance(like, str) or isinstance(value, str):
         return type(value) is type(like)
     return value > 0 and (isinstance(value, int) or isinstance(like, float))
 

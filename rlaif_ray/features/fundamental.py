@@ -248,13 +248,13 @@ def apply(tables: Tables, specs: Sequence[FeatureSpec]) -> Panel:
 
 def _company(bars: pl.DataFrame, facts: pl.DataFrame) -> tuple[Company, np.ndarray]:
     """The context of the formulas, and (T,) on which rows the symbol has a price and still exists."""
-    close = bars["close"].fill_nan(None).forward_fill()
     splits = np.cumprod(bars["split"].fill_null(1.0).to_numpy()) if "split" in bars.columns else np.ones(bars.height)
-    live = close.is_not_null().to_numpy()
+    price = (bars["close"].fill_nan(None) * pl.Series(splits)).forward_fill()  # a share of before the first bar
+    live = price.is_not_null().to_numpy()
     if "delisted" in bars.columns:
         live = live & ~np.logical_or.accumulate(bars["delisted"].fill_null(False).to_numpy())
     known, times = (s.to_physical().to_numpy() for s in (bars["known_at"].cum_max(), bars["timestamp"]))
-    return Company(as_known(facts, known, times, splits), close.to_numpy() * splits), live
+    return Company(as_known(facts, known, times, splits), price.to_numpy()), live
 
 
 FUNDAMENTAL = FeatureSet("fundamental", (*QUALITY, *GROWTH, *VALUE, *AGE), apply, reads=("bars", "facts"))

@@ -15,7 +15,7 @@ import polars as pl
 
 from rlaif_ray.core import content_hash
 from rlaif_ray.data.bar_tables import PriceKind
-from rlaif_ray.data.builds import Note, inputs_of, keep, notes
+from rlaif_ray.data.builds import Key, Note, inputs_of, keep, notes
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.errors import ConfigError, MissingDataError, RlaifError
 from rlaif_ray.features.across_on_ray import compare
@@ -60,12 +60,14 @@ def build(
     Raises the first symbol's error: `MissingDataError` where there are no bars, or none of the tables that a set reads beside
     them; `DataError` for an impossible price.
     """
+    if not symbols:
+        raise MissingDataError(f"no symbols to make features of in {lake.uri}/{lake.dataset}; expected at least one: ingest bars first")
     catalog = (Catalog() if catalog is None else catalog).completed()
     terms = Terms(lake, catalog, _versions(lake, catalog, bars_version), price_kind, start, end, sectors or {})
     before = notes(lake)
     own = _own(terms, symbols, before)
     made = [*own, *(compare(terms, n, symbols, own, before) for n in catalog.sets if feature_set(n).across)]
-    keep(lake, {(m.symbol, catalog.table(m.set_name)): m.note for m in made if m.touched}, dt.datetime.now(dt.UTC))
+    keep(lake, {(m.symbol, catalog.table(m.set_name)): m.note for m in made if m.touched}, before, dt.datetime.now(dt.UTC))
     lacking = {name: set.intersection(*(set(m.note.absent) for m in made if m.set_name == name)) for name in catalog.sets}
     absent = {column for columns in lacking.values() for column in columns}
     return Built(
@@ -85,8 +87,8 @@ def _versions(lake: Lake, catalog: Catalog, bars_version: int | None) -> dict[st
         reads = [t for t in feature_set(name).reads if t != BARS]
         if reads and not there & set(reads):
             raise MissingDataError(
-                f"the set {name!r} reads {' and '.join(reads)}, and {lake.uri}/{lake.dataset} has neither; expected what "
-                f"`rlaif ingest --facts.type` takes in (and `rlaif score-text` scores): take it in first, or leave the set out"
+                f"the set {name!r} reads {' or '.join(reads)}, which {lake.uri}/{lake.dataset} has not; expected what `rlaif ingest "
+                f"--facts.type` takes in and `rlaif score-text --text.model` scores: take it in first, or leave the set out"
             )
         versions |= {t: lake.version(t) for t in reads if t in there}
     return versions
@@ -98,7 +100,7 @@ Wanted = tuple[str, Note, Note | None]  # a set, the note of its inputs and term
 Shard = list[tuple[str, list[Wanted]]]
 
 
-def _own(terms: Terms, symbols: Sequence[str], before: Mapping[tuple[str, str], Note]) -> list[Made]:
+def _own(terms: Terms, symbols: Sequence[str], before: Mapping[Key, Note]) -> list[Made]:
     """Every set of every symbol: as it stands, or made anew where its inputs do not stand as they stood."""
     standing: list[Made] = []
     todo: dict[str, list[Wanted]] = {}
@@ -157,7 +159,8 @@ def _held_against(old: Note | None, one: Made, rows: pl.DataFrame) -> tuple[Made
     hashes = rows.hash_rows(seed=0).to_numpy()
     follows = old is not None and old.rows <= len(hashes) and content_hash(hashes[: old.rows]) == old.hash
     fresh = rows[old.rows :] if old is not None and follows else rows
-    note = replace(one.note, rows=rows.height, last=rows["timestamp"][-1], hash=content_hash(hashes))
+    times = rows["timestamp"]
+    note = replace(one.note, rows=rows.height, first=times[0], last=times[-1], hash=content_hash(hashes))
     first = fresh["timestamp"][0] if fresh.height else None
     return replace(one, note=note, first=first, rewritten=old is not None and not follows), fresh
 

@@ -98,8 +98,6 @@ def test_every_set_has_a_case() -> None:
 def test_other_periods_make_other_columns(name: str) -> None:
     """Whatever has a parameter takes another row of them, under its own name and into its own table."""
     with_periods = [f for f in feature_set(name).families if any(not isinstance(x, str) for x in f.rows[0])]
-    if name == "cross_section":  # whose number says how far what is compared looks back
-        with_periods = [f for f in with_periods if len(f.rows[0]) > 2]
     assert with_periods or not any(f.parameters for f in feature_set(name).families)
     for family in with_periods:
         other = tuple(x if isinstance(x, str) else x + 1 if isinstance(x, int) else x * 1.25 for x in family.rows[0])
@@ -110,9 +108,9 @@ def test_other_periods_make_other_columns(name: str) -> None:
 
 
 def test_parameters_of_another_shape_are_refused() -> None:
-    for rows in (((),), ((14, 3),), (("14",),), ((0,),), ((-3,),), ((1.5,),)):
+    for rows in (((),), ((14, 3),), (("14",),), ((0,),), ((-3,),), ((1.5,),), ((True,),)):
         with pytest.raises(ConfigError, match=r"features.parameters.rsi has .*expected \['bars'\] like"):
-            Catalog(("technical",), {"rsi": rows}).names()
+            Catalog(("technical",), {"rsi": rows})
 
 
 def test_parameters_that_make_no_column_are_refused() -> None:
@@ -120,7 +118,17 @@ def test_parameters_that_make_no_column_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"rsi_1 cannot be made .*other values of features.parameters.rsi than \[1\]"):
         feature_set("technical").apply({"bars": market()}, [catalog.spec("rsi_1")])
     with pytest.raises(ConfigError, match="gives 'fracdiff_0p3' twice"):
-        Catalog(("fracdiff",), {"fracdiff": ((0.3, 1e-4), (0.3, 1e-3))}).names()
+        Catalog(("fracdiff",), {"fracdiff": ((0.3, 1e-4), (0.3, 1e-3))})
+    with pytest.raises(ConfigError, match="name one twice"):
+        Catalog(("technical", "technical"))
+    with pytest.raises(ConfigError, match=r"cross_section compares 'rsi_14', which features\.parameters leaves out"):
+        Catalog(parameters={"rsi": ((7,),)}).compared("cross_section")
+
+
+def test_any_column_can_be_compared_and_is_first_defined_when_it_is() -> None:
+    catalog = Catalog(("cross_section", "fundamental"), {"rank": (("price_to_book",), ("vol_percentile_21_252",), ("ret_5",))})
+    assert [s.look_back_bars for s in catalog.specs("cross_section") if s.family == "rank"] == [0, 272, 5]
+    assert catalog.completed().sets == ("technical", "regime", "fundamental", "cross_section") and catalog.span("cross_section") == 0
 
 
 def test_names_that_are_none() -> None:

@@ -268,6 +268,14 @@ def test_without_a_price_there_is_nothing_and_a_halt_stands_at_the_last() -> Non
     assert frame["roe"].is_nan().to_list() == [True, False, False, False, False, True]
 
 
+def test_a_split_while_a_symbol_is_halted_moves_no_ratio() -> None:
+    """The close that stands for the halt is one of shares of before: 500 for one of the 50 that ten are worth."""
+    rows = bars("2020-03-01", "2020-03-05", [500.0, np.nan, np.nan, 50.0, 50.0], split={"2020-03-02": 10.0})
+    frame = made(rows.with_columns(pl.col("close").fill_nan(None)), company())
+    for name in ("price_to_earnings", "market_value", "price_to_book"):
+        np.testing.assert_allclose(frame[name], frame[name][0], rtol=1e-6, err_msg=name)
+
+
 def test_facts_of_others_are_not_read() -> None:
     told, rows = company(), bars("2020-03-01", "2020-03-02")
     others = pl.concat([told, company(NetIncomeLoss=99.0).with_columns(symbol=pl.lit("B")), told.with_columns(symbol=pl.lit("MACRO"))])

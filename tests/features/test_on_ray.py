@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from rlaif_ray.core import KEYS, PRICE_COLUMNS, Panel
+from rlaif_ray.data import builds
 from rlaif_ray.data.lake import Lake
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 from rlaif_ray.features import across_on_ray, on_ray
@@ -176,18 +177,98 @@ def test_a_set_that_compares_brings_what_it_compares(lake: Lake, bars: Panel) ->
 
 
 def test_a_set_without_its_facts_is_refused_before_anything_is_made(lake: Lake, bars: Panel) -> None:
-    with pytest.raises(MissingDataError, match=r"'fundamental' reads facts, and .* has neither"):
+    with pytest.raises(MissingDataError, match=r"'fundamental' reads facts, which .* has not"):
         build(lake, bars.symbols, Catalog((OWN, "fundamental")))
     assert lake.tables() == ["bars"]
 
 
-@pytest.mark.parametrize("rows", [1, 10_000])
-def test_spans_of_moments_are_cut_anywhere(lake: Lake, bars: Panel, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values across symbols come from windows, so that no span needs more than their look-back."""
-    monkeypatch.setattr(across_on_ray, "SPAN_ROWS", rows)
-    monkeypatch.setattr(across_on_ray, "FEWEST_LOOK_BACKS", 0.1)
+def test_spans_of_moments_are_cut_anywhere(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values across symbols come from windows, so that no span needs more than their look-back; here spans are a fifth of it, and
+    of every tenth moment one row, of some moments all rows come late."""
+    monkeypatch.setattr(across_on_ray, "SPAN_ROWS", 1)
+    monkeypatch.setattr(across_on_ray, "FEWEST_LOOK_BACKS", 0.2)
+    frame = random_bars(np.random.default_rng(4), 400, 4).frame.filter(~pl.col("delisted"))
+    day = pl.col("timestamp").rank("dense")
+    late = ((day % 10 == 3) & (pl.col("symbol") == "S01")) | day.is_in([301, 302, 355])
+    bars = Panel.of(frame.with_columns(known_at=pl.when(late).then(pl.col("known_at").dt.offset_by("30h")).otherwise("known_at")))
+    lake = Lake(str(tmp_path), "test")
+    lake.append("bars", bars.frame, "all")
+    build(lake, bars.symbols, Catalog(("cross_asset",)))
+    across = lake.read("features_cross_asset")
+    whole = local(bars, ("technical", "cross_asset")).select(across.columns)
+    assert whole["market_beta_252"].is_not_nan().sum() > 300
+    assert across.drop("known_at").equals(whole.drop("known_at"))
+
+
+def test_what_another_catalogue_made_meanwhile_is_compared_too(ray_session: None, tmp_path: Path, bars: Panel) -> None:
+    before, after = halves(bars)
+    lake = Lake(str(tmp_path), "test")
+    lake.append("bars", before, "all")
+    build(lake, bars.symbols)
+    lake.append("bars", after, "all")
+    build(lake, bars.symbols, Catalog((OWN,)))
+    assert build(lake, bars.symbols).added == after.height and stored(lake).equals(local(bars))
+
+
+def test_another_universe_says_that_it_rewrites_what_was_compared(lake: Lake, bars: Panel) -> None:
+    build(lake, bars.symbols)
+    fewer = build(lake, bars.symbols[:2])
+    assert fewer.rewritten == (f"features_{ACROSS} of *",) and fewer.added > 0
+    again = build(lake, bars.symbols)
+    assert again.rewritten == (f"features_{ACROSS} of *",) and stored(lake).equals(local(bars))
+
+
+def test_a_later_start_compares_nothing_from_before_it(lake: Lake, bars: Panel, tmp_path: Path) -> None:
+    start = bars.frame["session"].unique().sort()[150]
+    catalog = Catalog(("cross_asset",))
+    build(lake, bars.symbols, catalog)
+    build(lake, bars.symbols, catalog, start=start)
+    fresh = Lake(str(tmp_path / "fresh"), "test")
+    fresh.append("bars", bars.frame, "all")
+    build(fresh, bars.symbols, catalog, start=start)
+    since = pl.col("timestamp") > pl.lit(start).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    assert lake.read("features_cross_asset").filter(since).drop("known_at").equals(fresh.read("features_cross_asset").drop("known_at"))
+
+
+def test_columns_of_two_sets_are_compared_whatever_their_rows_were_known_with(lake: Lake, bars: Panel) -> None:
+    """After a revision a set keeps the moment of rows that stayed as they were, another does not."""
+    catalog = Catalog((OWN, "core_31", ACROSS), {"excess": (("ret_1",), ("core_mom_50",))})
+    build(lake, bars.symbols, catalog, price_kind="split_adjusted")
+    row, at = restated(bars, 1.0)
+    lake.append("bars", row.with_columns(pl.col("close") * 1.1, pl.col("high") * 1.1), "S00", revised_at=at)
+    build(lake, bars.symbols, catalog, price_kind="split_adjusted")
+    fresh = Lake(str(Path(lake.uri) / "fresh"), "test")
+    fresh.append("bars", lake.read("bars"), "all")
+    build(fresh, bars.symbols, catalog, price_kind="split_adjusted")
+    table = catalog.table(ACROSS)
+    assert lake.read(table).drop("known_at").equals(fresh.read(table).drop("known_at"))
+
+
+def test_a_table_that_was_taken_away_is_made_again(lake: Lake, bars: Panel) -> None:
+    build(lake, bars.symbols)
+    for name in CATALOG.sets:
+        shutil.rmtree(Path(lake.uri) / "test" / f"features_{name}")
+        assert build(lake, bars.symbols).untouched < 4 and stored(lake).equals(local(bars))
+
+
+def test_two_builds_at_once_leave_no_note_that_lies(lake: Lake, bars: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second, of fewer symbols, ends between the rows of the first and its notes."""
+
+    def meanwhile(*given: Any) -> None:
+        monkeypatch.setattr(on_ray, "keep", builds.keep)
+        build(lake, bars.symbols[:2])
+        builds.keep(*given)
+
+    monkeypatch.setattr(on_ray, "keep", meanwhile)
+    with pytest.raises(DataError, match=r"another build made features_\w+ of .* meanwhile, .*one build of a dataset at a time"):
+        build(lake, bars.symbols)
     build(lake, bars.symbols)
     assert stored(lake).equals(local(bars))
+
+
+def test_no_symbols_make_no_features(lake: Lake) -> None:
+    with pytest.raises(MissingDataError, match="no symbols to make features of"):
+        build(lake, [])
 
 
 FOUR_NODES = """
