@@ -55,7 +55,7 @@ def build_features(flags: dict[str, str], knobs: dict[str, str]) -> None:
     from rlaif_ray.features.catalog import Catalog
 
     lake = Lake(config.lake.uri, config.dataset)
-    catalog, sectors = Catalog(config.features.sets, config.features.parameters), sectors_of(config.features.universe)
+    catalog, sectors = Catalog(config.features.sets, config.features.parameters).completed(), sectors_of(config.features.universe)
     if "bars" not in lake.tables():
         known = datasets(config.lake.uri)
         hint = did_you_mean(lake.dataset, known) or " Name one with --data.dataset, or ingest first."

@@ -94,7 +94,7 @@ class Catalog:
     def __post_init__(self) -> None:
         if len(set(self.sets)) < len(self.sets):
             raise ConfigError(f"feature sets {list(self.sets)} name one twice; expected each once")
-        families = [f.key for name in self.sets for f in feature_set(name).families] if self.parameters else []
+        families = [f.key for name in self.sets for f in feature_set(name).families]
         for key in self.parameters:
             if key not in families:
                 raise ConfigError(f"features.parameters names {key!r}, which no set of {list(self.sets)} has.{did_you_mean(key, families)}")

@@ -286,10 +286,14 @@ os.environ["RAY_ADDRESS"] = cluster.address
 ray_runtime.attach()
 assert len(ray.nodes()) == 4
 from rlaif_ray.data.lake import Lake
-from rlaif_ray.features.on_ray import Built
+from rlaif_ray.features import across_on_ray
+from rlaif_ray.features.on_ray import build
+across_on_ray.FEWEST_LOOK_BACKS = 0.2  # else one node has it all
 lake = Lake(sys.argv[1], "test")
 sectors = {"S00": "banks", "S01": "mines", "S02": "banks"}
 print(build(lake, sorted(lake.files("bars")["symbol"].unique()), sectors=sectors).data_version)
+ray.shutdown()
+cluster.shutdown()
 """
 
 
