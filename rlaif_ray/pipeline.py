@@ -30,14 +30,14 @@ from rlaif_ray.data.lake import Lake
 from rlaif_ray.data.on_ray import ingest
 from rlaif_ray.data.sources_on_ray import build as build_source
 from rlaif_ray.execution.caps import effective_cap
-from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, Catalog
+from rlaif_ray.features.catalog import DEFAULT_OBSERVATION
 from rlaif_ray.features.on_ray import build
 from rlaif_ray.feedback.on_ray import judge_fold
 from rlaif_ray.feedback.reward_model import load_judge, weigh_with
 from rlaif_ray.folds import Fold
 from rlaif_ray.forecast.on_ray import forecast_fold, read_tables, write_tables
 from rlaif_ray.ledger import Trial, TrialLedger
-from rlaif_ray.plan import Terms, cut_folds, observed, vault_of
+from rlaif_ray.plan import Terms, catalog_of, cut_folds, observed, vault_of
 from rlaif_ray.report import render
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.rl.on_ray import train
@@ -86,8 +86,7 @@ def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
     config = run.config
     source = build_source(config.data)
     lake = Lake(config.lake.uri, config.dataset)
-    catalog = Catalog(config.features.sets, config.features.parameters).completed()
-    sectors = sectors_of(config.features.universe)
+    catalog, sectors = catalog_of(config), sectors_of(config.features.universe)
     wanted = (*(config.rl.features or DEFAULT_OBSERVATION), *analysts.reads(config.agents.roster))
 
     def to_lake(out: Path) -> None:

@@ -13,7 +13,7 @@ from rlaif_ray.core import Cube
 from rlaif_ray.errors import DataError
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Fill
-from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, warmup_bars
+from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, Catalog, warmup_bars
 from rlaif_ray.folds import Fold, judged_rows, walk_forward
 from rlaif_ray.forecast.on_ray import check_context
 from rlaif_ray.rl.env import check_room
@@ -33,6 +33,11 @@ class Terms:
         section = config.execution
         fill: Fill = section.fill if section.fill != "auto" else ("next_open" if cube.has_opens else "next_close")
         return cls(CostModel.of_bps(**section.resolved_costs().model_dump()), fill, section.max_weight)
+
+
+def catalog_of(config: Config) -> Catalog:
+    """The features that a run makes. Raises `ConfigError` for a set or a family that there is not."""
+    return Catalog(config.features.sets, config.features.parameters).completed()
 
 
 def observed(config: Config, cube: Cube) -> tuple[str, ...]:
@@ -55,7 +60,7 @@ def cut_folds(config: Config, cube: Cube) -> list[Fold]:
         folds = walk_forward(
             len(cube.times), **cut, folds=max(years, 1) if section.folds == "yearly" else section.folds,
             forecaster_fraction=section.forecaster_fraction, inner_windows=section.inner_windows, embargo=section.embargo_bars,
-            warmup=warmup_bars(observed(config, cube)),
+            warmup=warmup_bars(observed(config, cube), catalog_of(config)),
         )  # fmt: skip
     except DataError as error:
         if vault.row is None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ray.exceptions import TaskCancelledError
 
 from rlaif_ray.backtest.on_ray import read_episode
 from rlaif_ray.config import load_config
-from rlaif_ray.errors import ConfigError, DataError
+from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 from rlaif_ray.ledger import TrialLedger
 from rlaif_ray.pipeline import _or_end_all, run_pipeline
 from rlaif_ray.plan import cut_folds
@@ -159,6 +160,17 @@ def test_a_missing_extra_is_told_with_the_folds(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'rlaif-ray\[ttm\]'"):
         cut_folds(load_config("smoke", None, TINY), random_cube(np.random.default_rng(0), rows=700, assets=3))
+
+
+
+def test_a_policy_may_see_columns_of_any_set_that_the_run_makes() -> None:
+    """The folds begin where all of them are defined."""
+    names = ("core_mom_50", "vol_percentile_63_252")
+    cube = replace(random_cube(np.random.default_rng(0), rows=1400, assets=3), feature_names=names)
+    config = load_config("smoke", None, {**TINY, "features.sets": "[core_31, regime]", "rl.features": f"[{', '.join(names)}]"})
+    assert cut_folds(config, cube)[0].block_a.start == 314
+    with pytest.raises(MissingDataError, match="no feature 'core_mom_50' among"):
+        cut_folds(config.model_copy(update={"features": config.features.model_copy(update={"sets": ("regime",)})}), cube)
 
 
 def test_yearly_folds_are_one_for_each_year_of_test_bars() -> None:

@@ -185,6 +185,7 @@ class Catalog:
         needed = [n for n in others if lacking & set(replace(self, sets=(n,), parameters={}).names())]
         return replace(self, sets=tuple(n for n in SETS if n in {*self.sets, *needed}))
 
+
 def warmup_bars(names: Iterable[str], catalog: Catalog | None = None) -> int:
     """Leading rows of a symbol on which some of `names` are not yet defined."""
     catalog = Catalog() if catalog is None else catalog
