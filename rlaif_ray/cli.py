@@ -95,11 +95,11 @@ def _parse(verb: Verb, words: Iterable[str]) -> tuple[dict[str, str], dict[str, 
 
 def _unknown_flag(name: str, verb: Verb) -> str:
     near = did_you_mean(f"--{name}", [f"--{f}" for f in verb.flags])
-    if verb.takes_knobs and not near:
+    if verb.takes_knobs:
         from rlaif_ray.config import known_knobs
 
         leaves = {knob.rpartition(".")[2]: knob for knob in known_knobs()}
-        near = f" Did you mean '--{leaves[name]}'?" if name in leaves else ""
+        near = f" Did you mean '--{leaves[name]}'?" if name in leaves else near
     return f"unknown flag --{name}; expected one of {', '.join(f'--{f}' for f in verb.flags)}{' or a knob' * verb.takes_knobs}.{near}"
 
 

@@ -74,10 +74,13 @@ def build_features(flags: dict[str, str], knobs: dict[str, str]) -> None:
         print(json.dumps(told))
         return
     print(f"{lake.uri}/{lake.dataset}")
-    for name, value in told.items():
-        shown = f"{len(value)}" if name == "names" else ", ".join(map(str, value)) if isinstance(value, tuple) else value
-        if name != "versions" and shown != "":
-            print(f"  {'columns' if name == 'names' else name}: {shown}")
+    words = {
+        "symbols": len(symbols), "tables": ", ".join(catalog.table(name) for name in catalog.sets), "columns": len(built.names),
+        "absent, for no symbol has their inputs": ", ".join(built.absent), "rows of the sets of one symbol": built.rows,
+        "rows added, of all sets": built.added, "tables of a symbol that nothing was read for": built.untouched,
+        "rewritten (* is all symbols)": ", ".join(built.rewritten), "data_version": built.data_version,
+    }  # fmt: skip
+    print("\n".join(f"  {name}: {value}" for name, value in words.items() if value != ""))
 
 
 def score_text(flags: dict[str, str], knobs: dict[str, str]) -> None:
@@ -103,6 +106,10 @@ def score_text(flags: dict[str, str], knobs: dict[str, str]) -> None:
     from rlaif_ray.text.on_ray import Reader, read_texts
 
     lake, reader = Lake(config.lake.uri, config.dataset), Reader(**section.model_dump())
+    if not {"documents", "mentions"} <= set(lake.tables()):
+        raise MissingDataError(
+            f"no documents in {lake.uri}/{lake.dataset}; expected some: rlaif ingest --facts.type=documents, --data.dataset=NAME"
+        )
     show_progress()
     ray_runtime.attach()
     told = asdict(read_texts(lake, reader))

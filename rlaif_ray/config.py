@@ -42,10 +42,12 @@ class Features(Section):
     def _sets_once(cls, sets: tuple[str, ...]) -> tuple[str, ...]:
         return _each_once(sets)
 
-    @field_validator("parameters")
+    @field_validator("parameters", mode="before")
     @classmethod
-    def _rows(cls, parameters: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    def _rows(cls, parameters: Any) -> dict[str, tuple[Any, ...]]:
         """A family with one parameter may list its values; each row becomes a tuple."""
+        if not isinstance(parameters, dict) or any(not isinstance(v, (list, tuple)) for v in parameters.values()):
+            raise ValueError("for each family a list, such as --features.parameters.rsi='[7, 21]'")
         rows = {k: tuple(tuple(r) if isinstance(r, (list, tuple)) else (r,) for r in v) for k, v in parameters.items()}
         if any(not of or any(not isinstance(x, (int, float, str)) for row in of for x in row) for of in rows.values()):
             raise ValueError("for each family a list of numbers, or of lists of them, none empty")

@@ -172,8 +172,7 @@ class Catalog:
         found: dict[str, list[str]] = {}
         for column in dict.fromkeys(c for s in self.specs(set_name) for c in s.inputs):
             if column not in self._where:
-                hint = did_you_mean(column, self._where)
-                raise ConfigError(f"{set_name} compares {column!r}, which features.parameters leaves out or no set has; add it.{hint}")
+                raise ConfigError(f"{set_name} compares {column!r}, which features.parameters leaves out or no set has; add it there")
             found.setdefault(self._where[column][0], []).append(column)
         return found
 

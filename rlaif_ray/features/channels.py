@@ -84,11 +84,11 @@ FAMILIES = (
     ),
     Family(
         "drawdown_{bars}", lambda s, bars: s.close / talib.MAX(s.close, bars) - 1.0, _C, lambda bars: bars - 1, "ratio", "range",
-        "close over its {bars}-bar high, less 1", _BARS, ((252,),),
+        "close over the highest close of {bars} bars, less 1", _BARS, ((252,),),
     ),
     Family(
         "drawup_{bars}", lambda s, bars: s.close / talib.MIN(s.close, bars) - 1.0, _C, lambda bars: bars - 1, "ratio", "range",
-        "close over its {bars}-bar low, less 1", _BARS, ((252,),),
+        "close over the lowest close of {bars} bars, less 1", _BARS, ((252,),),
     ),
     Family(
         "ulcer_{bars}", _ulcer, _C, lambda bars: 2 * bars - 2, "ratio", "range",

@@ -124,9 +124,11 @@ def _of_quality(name: str, formula: Callable[..., np.ndarray], inputs: Sequence[
     return Family(name, formula, tuple(inputs), 0, "ratio", "quality", help, source=source)
 
 
-def _of_growth(name: str, formula: Callable[..., np.ndarray], concept: str, what: str, years: Sequence[int], source: str = "") -> Family:
+def _of_growth(
+    name: str, formula: Callable[..., np.ndarray], inputs: Sequence[str], what: str, years: Sequence[int], source: str = ""
+) -> Family:  # fmt: skip
     return Family(
-        name + "_{years}", formula, (concept,), 0, "ratio", "growth", what + ", over {years} years, compounded a year", ("years",),
+        name + "_{years}", formula, tuple(inputs), 0, "ratio", "growth", what + ", over {years} years, compounded a year", ("years",),
         tuple((y,) for y in years), source,
     )  # fmt: skip
 
@@ -182,18 +184,18 @@ QUALITY = (
     _of_quality("payout_ratio", lambda c: _over(c.ttm("dividends"), c.ttm("net_income")), ("dividends", "net_income"),
                 "dividends over net income"),
     Family("piotroski_f", _piotroski, ("net_income", "operating_cash", "assets", "long_debt", "current_assets", "current_liabilities",
-           "shares", "revenue"), 0, "score", "quality", "how many of nine signs of health hold", source="Piotroski (2000)"),
+           "shares", "split", "revenue"), 0, "score", "quality", "how many of nine signs of health hold", source="Piotroski (2000)"),
 )  # fmt: skip
 GROWTH = (
-    _of_growth("revenue_growth", lambda c, years: _growth(c.ttm("revenue"), c.ttm("revenue", years), years), "revenue",
+    _of_growth("revenue_growth", lambda c, years: _growth(c.ttm("revenue"), c.ttm("revenue", years), years), ("revenue",),
                "growth of revenue", (1, 3)),
-    _of_growth("earnings_growth", lambda c, years: _growth(c.ttm("net_income"), c.ttm("net_income", years), years), "net_income",
+    _of_growth("earnings_growth", lambda c, years: _growth(c.ttm("net_income"), c.ttm("net_income", years), years), ("net_income",),
                "growth of net income from above 0", (1, 3)),
-    _of_growth("eps_growth", lambda c, years: _growth(c.ttm("eps"), c.ttm("eps", years), years), "eps",
+    _of_growth("eps_growth", lambda c, years: _growth(c.ttm("eps"), c.ttm("eps", years), years), ("eps", "split"),
                "growth of diluted earnings a share from above 0", (1, 3)),
-    _of_growth("asset_growth", lambda c, years: _growth(c.balance("assets"), c.balance("assets", years), years), "assets",
+    _of_growth("asset_growth", lambda c, years: _growth(c.balance("assets"), c.balance("assets", years), years), ("assets",),
                "growth of assets", (1,), "Cooper, Gulen and Schill (2008)"),
-    _of_growth("share_growth", lambda c, years: _growth(c.said.shares(), c.said.shares(years), years), "shares",
+    _of_growth("share_growth", lambda c, years: _growth(c.said.shares(), c.said.shares(years), years), ("shares", "split"),
                "growth of the count of shares, splits aside", (1,), "Pontiff and Woodgate (2008)"),
 )  # fmt: skip
 VALUE = (

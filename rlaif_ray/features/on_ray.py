@@ -74,7 +74,7 @@ def build(
         tuple(n for n in catalog.names() if n not in absent), tuple(n for n in catalog.names() if n in absent),
         sum(m.note.rows for m in own), sum(m.added for m in made), sum(not m.touched for m in made),
         tuple(f"{catalog.table(m.set_name)} of {m.symbol}" for m in made if m.rewritten),
-        content_hash([sorted((m.symbol, m.set_name, m.note.hash) for m in own), catalog.names()]),
+        content_hash([sorted((m.symbol, m.set_name, m.note.hash) for m in own), catalog.names(), sorted(terms.sectors.items())]),
         {**{t: v for t, v in terms.versions.items() if t != BARS}, **{t: lake.version(t) for t in map(catalog.table, catalog.sets)}},
     )  # fmt: skip
 

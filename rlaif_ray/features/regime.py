@@ -176,7 +176,7 @@ REGIME = FeatureSet(
     (
         Family(
             "vol_percentile_{bars}_{window}", lambda s, *p: s.shared(_vol_percentile, *p), _C, _full, "rank",
-            "regime", "share of the last {window} values of {bars}-bar volatility that lie below today's", _VOL, ((21, 252), (63, 252)),
+            "regime", "share of the others of {window} {bars}-bar volatilities that lie below today's", _VOL, ((21, 252), (63, 252)),
         ),
         Family(
             "vol_state_{bars}_{window}", lambda s, *p: s.shared(_vol_state, *p), _C, _full, "flag", "regime",

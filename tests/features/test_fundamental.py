@@ -13,6 +13,7 @@ from rlaif_ray.core import Panel
 from rlaif_ray.data.edgar import EdgarSource
 from rlaif_ray.data.edgar_archive import EdgarFolder
 from rlaif_ray.errors import DataError
+from rlaif_ray.features.catalog import Catalog
 from rlaif_ray.features.fundamental import FUNDAMENTAL, apply
 from tests.features.filings import SPECS, bars, column, company, facts, said
 from tests.laws import assert_apply, assert_pure, moments, random_bars
@@ -239,7 +240,8 @@ def test_adjusted_prices_have_no_price_ratios() -> None:
     rows = bars("2020-03-01", "2020-03-02").drop("split")
     frame = made(rows, company())
     assert set(frame.columns) == {"symbol", "timestamp", "known_at", *(s.name for s in SPECS if "split" not in s.inputs)}
-    assert {s.name for s in SPECS if "split" in s.inputs} == {f.name for f in FUNDAMENTAL.families if f.kind == "value"}
+    a_share = {"eps_growth_1", "eps_growth_3", "share_growth_1", "piotroski_f"}  # and what a split between two years would bend
+    assert {s.name for s in SPECS if "split" in s.inputs} == a_share | {f.name for f in FUNDAMENTAL.families if f.kind == "value"}
     assert frame["roe"].is_finite().all()
 
 
@@ -274,6 +276,12 @@ def test_a_split_while_a_symbol_is_halted_moves_no_ratio() -> None:
     frame = made(rows.with_columns(pl.col("close").fill_nan(None)), company())
     for name in ("price_to_earnings", "market_value", "price_to_book"):
         np.testing.assert_allclose(frame[name], frame[name][0], rtol=1e-6, err_msg=name)
+
+
+def test_bars_with_their_splits_in_the_prices_do_not_say_when_there_were_any() -> None:
+    catalog = Catalog(("fundamental",))
+    left = {s.name for s in catalog.specs("fundamental", "split_adjusted")}
+    assert left == {s.name for s in catalog.specs("fundamental", "vendor_adjusted")} == {s.name for s in SPECS if "split" not in s.inputs}
 
 
 def test_facts_of_others_are_not_read() -> None:
