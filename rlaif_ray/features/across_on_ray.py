@@ -41,7 +41,8 @@ def compare(terms: Terms, name: str, symbols: Sequence[str], own: Sequence[Made]
     compared = {source: [c for c in columns if (source, c) not in lacking] for source, columns in catalog.compared(name).items()}
     of_these = [m for m in own if m.set_name in compared]
     then = {(m.symbol, m.set_name): before.get((m.symbol, catalog.table(m.set_name))) for m in of_these}
-    new = Note(_contents({(m.symbol, m.set_name): m.note for m in of_these}), terms.hash(name, *_context(terms, symbols)))
+    of_terms = terms.hash(name, sorted(symbols), sorted(terms.sectors.items()))
+    new = Note(_contents({(m.symbol, m.set_name): m.note for m in of_these}), of_terms)
     if old is not None and new.stands(old):
         return Made(EVERYONE, name, old, touched=False)
     bounds = min(m.note.first for m in of_these if m.note.first), max(m.note.last for m in of_these if m.note.last)
@@ -59,10 +60,6 @@ def compare(terms: Terms, name: str, symbols: Sequence[str], own: Sequence[Made]
 
 def _contents(notes: Mapping[Key, Note | None]) -> str:
     return content_hash(sorted((*key, n.rows, n.hash) if n is not None else (*key, 0, "") for key, n in notes.items()))
-
-
-def _context(terms: Terms, symbols: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    return sorted(symbols), sorted(terms.sectors.items())
 
 
 def _moments(

@@ -121,7 +121,7 @@ class HiddenMarkov:
 def observations(series: Series, observed: str) -> np.ndarray:
     """(T,2): log return, and the log of the log range, or of 21-bar volatility; a row with something undefined is all NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.log(np.log(series.high / series.low) if observed == "range" else rolling.moments(series.log_return, 21)[1])
+        size = np.log(np.log(series.high / series.low) if observed == "range" else rolling.deviation(series.log_return, 21))
     x = np.column_stack([series.log_return, size])
     x[~np.isfinite(x).all(axis=1)] = np.nan
     return x

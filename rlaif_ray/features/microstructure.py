@@ -226,7 +226,7 @@ def _zero_returns(s: Series, bars: int) -> np.ndarray:
 
 def _fht(s: Series, bars: int) -> np.ndarray:
     """2 s Phi^-1((1 + z) / 2): s the standard deviation of returns, z the share of those that are zero."""
-    return 2.0 * rolling.moments(s.log_return, bars)[1] * ndtri(0.5 * (1.0 + s.shared(_zero_returns, bars)))
+    return 2.0 * rolling.deviation(s.log_return, bars) * ndtri(0.5 * (1.0 + s.shared(_zero_returns, bars)))
 
 
 def _volume_variation(s: Series, bars: int) -> np.ndarray:

@@ -99,7 +99,7 @@ def _three(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _volatility(s: Series, bars: int) -> np.ndarray:
-    return rolling.moments(s.log_return, bars)[1]
+    return rolling.deviation(s.log_return, bars)
 
 
 def _vol_percentile(s: Series, bars: int, window: int) -> np.ndarray:
