@@ -17,7 +17,7 @@ from rlaif_ray.core import Cube, Forecaster, ModelRef, canonical_json
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.errors import CheckpointError
 from rlaif_ray.execution.simulator import Fill
-from rlaif_ray.feedback.reward_model import Judge, load_judge
+from rlaif_ray.feedback.weighing import Weigher, load_weigher
 from rlaif_ray.folds import Fold
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.runs import Run, code_version, write_atomically
@@ -74,7 +74,7 @@ class FoldModels:
     fill: Fill
     max_weight: float
     forecasters: dict[str, Forecaster]
-    judge: Judge
+    judge: Weigher
     policy: ActorPolicy
     refs: tuple[ModelRef, ...]
     held: np.ndarray  # (B,A) weights of the run's own portfolio at the close of rows first_row + 1 ...; empty for live
@@ -91,7 +91,7 @@ class FoldModels:
         held = np.load(episode)["weights"] if episode.is_file() else np.empty((0, 0))
         return cls(
             manifest["fold"], np.datetime64(manifest["serves_from"], "us"), manifest["first_row"], manifest["fill"], manifest["max_weight"],
-            {path.name: forecast.load(path) for path in sorted((folder / FORECAST).iterdir())}, load_judge(folder / FEEDBACK), policy,
+            {path.name: forecast.load(path) for path in sorted((folder / FORECAST).iterdir())}, load_weigher(folder / FEEDBACK), policy,
             tuple(ModelRef(**ref) for ref in manifest["models"]), held,
         )  # fmt: skip
 

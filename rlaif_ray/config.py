@@ -14,6 +14,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from rlaif_ray.config_data import FACT_SOURCES, SOURCES, DataConfig, FactsConfig, Section, SyntheticData
+from rlaif_ray.config_feedback import Feedback, Improve
+from rlaif_ray.config_thesis import Thesis
 from rlaif_ray.core import content_hash
 from rlaif_ray.errors import ConfigError, did_you_mean
 
@@ -153,23 +155,6 @@ class Agents(Section):
         return _each_once(roster)
 
 
-class Feedback(Section):
-    hidden: int = Field(default=32, ge=1)
-    """Hidden units of the reward model."""
-    epochs: int = Field(default=30, ge=1)
-    """Passes over the preference pairs."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """AdamW."""
-    weight_decay: float = Field(default=1e-2, ge=0)
-    """AdamW."""
-    min_pairs: int = Field(default=200, ge=1)
-    """Fewer closed pairs than this, and the manager keeps equal weights."""
-    temperature: float = Field(default=0.25, gt=0)
-    """Softmax temperature from rewards to the manager's weights."""
-    tie: float = Field(default=0.01, gt=0)
-    """Score difference (nats) below which two opinions are equally good and make no pair."""
-
-
 class RL(Section):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(64, 64), min_length=1)
     """Width of the shared per-asset actor and critic layers."""
@@ -275,6 +260,8 @@ class Config(Section):
     forecast: ForecastSection = ForecastSection()
     agents: Agents = Agents()
     feedback: Feedback = Feedback()
+    improve: Improve = Improve()
+    thesis: Thesis = Thesis()
     rl: RL = RL()
     execution: Execution = Execution()
     backtest: Backtest = Backtest()
@@ -426,6 +413,8 @@ def known_knobs() -> dict[str, tuple[Any, str]]:
                     walk(member, f"{name}.")
             else:
                 default = None if info.is_required() else info.default
+                if isinstance(default, tuple) and default and isinstance(default[0], BaseModel):
+                    default = tuple(row.model_dump(mode="json") for row in default)
                 knobs.setdefault(f"{prefix}{name}", (default, info.description or ""))
 
     walk(Config, "")

@@ -278,11 +278,30 @@ class Claim:
     statement: str
 
 
+Origin = Literal["rules", "llm", "thesis"]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Who speaks, when there is more than one word of theirs on one question: rounds of a debate, samples of one model."""
+
+    author: str
+    origin: Origin = "rules"
+    round: int = 0
+    sample: int = 0
+
+    @property
+    def name(self) -> str:
+        """The author, and the round and the sample where they are not the first."""
+        return self.author + f"/round={self.round}" * bool(self.round) + f"/sample={self.sample}" * bool(self.sample)
+
+
 @dataclass(frozen=True)
 class Opinion:
     """A reasoned, judgeable stance on one symbol: P(residual return over the horizon > 0), with its claims.
 
-    The residual return is the symbol's return minus the equal-weight mean of the universe over the same bars.
+    The residual return is what is left of the symbol's return after its beta times the universe's and its sector's
+    (`feedback.yardstick`). Whoever says `quantiles` of it is judged by them, and `p_up` is what they imply.
     """
 
     author: str
@@ -295,12 +314,22 @@ class Opinion:
     prompt_hash: str  # of the question and the evidence pack: symbol, as_of, horizon, content known then
     max_weight: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
-    origin: Literal["rules", "llm", "thesis"] = "rules"
+    origin: Origin = "rules"
     model: str = "rules-1"
+    quantiles: tuple[tuple[float, float], ...] = ()  # (level, residual return), both rising; empty: only p_up is said
+    round: int = 0  # of a debate
+    sample: int = 0  # of several drawn from one model
 
     def __post_init__(self) -> None:
         if not 0.0 < self.p_up < 1.0:
             raise DataError(f"{self.author} on {self.symbol}: p_up is {self.p_up}; expected strictly between 0 and 1")
+        levels, values = [q[0] for q in self.quantiles], [q[1] for q in self.quantiles]
+        if levels != sorted(set(levels)) or values != sorted(values) or not all(0 < x < 1 for x in levels):
+            raise DataError(f"{self.author} on {self.symbol}: quantiles {self.quantiles}; expected levels in (0, 1) and returns that rise")
+
+    @property
+    def voice(self) -> Voice:
+        return Voice(self.author, self.origin, self.round, self.sample)
 
     @cached_property
     def id(self) -> str:
@@ -333,30 +362,73 @@ class Abstention:
     reason: str
 
 
+def code_of(text: str) -> int:
+    """A number of 64 bits in place of a text, to compare by; 0 is nobody's."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") | 1
+
+
+TRAITS = ("log_words", "claims")  # of an opinion's text: log of 1 + words of the narrative, number of claims
+
+
+def traits_of(narrative: str, claims: int) -> tuple[float, float]:
+    """The `TRAITS` of one opinion."""
+    return float(np.log1p(len(narrative.split()))), float(claims)
+
+
 @dataclass(frozen=True, eq=False)
 class OpinionTable:
-    """Opinions in bulk, dense, as learners and judges read them: p_up (T,A,K), NaN where the author abstained."""
+    """Opinions in bulk, dense, as learners and judges read them: p_up (T,A,K), NaN where the author abstained.
+
+    Where one author speaks more than once on a question, each `Voice` is a column, and `authors` are the voices' names.
+    """
 
     as_of: np.ndarray  # (T,) datetime64[us]: decision moments at which opinions were given, rising
     symbols: tuple[str, ...]  # (A,)
     authors: tuple[str, ...]  # (K,)
     p_up: np.ndarray  # (T,A,K) float64
     horizon_bars: int
+    voices: tuple[Voice, ...] = ()  # (K,); empty: one rule an author
+    levels: tuple[float, ...] = ()  # (Q,)
+    quantiles: np.ndarray | None = None  # (T,A,K,Q) of the residual return; NaN where only p_up was said
+    prompts: np.ndarray | None = None  # (T,A,K) uint64 prompt hashes, 0 where nothing was said; None: all were asked the same
+    traits: np.ndarray | None = None  # (T,A,K,X) float32, what a reader sees of the text beside p_up; None: no texts
+    trait_names: tuple[str, ...] = ()  # (X,)
 
     @classmethod
     def of(cls, opinions: Sequence[Opinion | Abstention], symbols: tuple[str, ...], authors: tuple[str, ...]) -> OpinionTable:
-        """From single opinions in any order; what is not there, or abstained, is NaN."""
-        as_of = np.unique(np.array([o.as_of for o in opinions], "datetime64[us]"))
-        rows = {moment: i for i, moment in enumerate(as_of.tolist())}
-        assets, columns = {s: i for i, s in enumerate(symbols)}, {a: i for i, a in enumerate(authors)}
-        p_up = np.full((len(as_of), len(symbols), len(authors)), np.nan)
-        for o in opinions:
-            if isinstance(o, Opinion) and o.author in columns:
-                p_up[rows[o.as_of.astype("datetime64[us]").item()], assets[o.symbol], columns[o.author]] = o.p_up
+        """From single opinions in any order; what is not there, or abstained, is NaN. `authors` names authors or voices.
+
+        Raises `DataError` for opinions over several horizons, or whose quantiles are at several sets of levels.
+        """
         horizons = {o.horizon_bars for o in opinions}
         if len(horizons) > 1:
             raise DataError(f"opinions over {sorted(horizons)} bars do not go into one table; expected one horizon")
-        return cls(as_of, symbols, authors, p_up, horizons.pop() if horizons else 0)
+        said = [o for o in opinions if isinstance(o, Opinion)]
+        levels = {tuple(q[0] for q in o.quantiles) for o in said if o.quantiles}
+        if len(levels) > 1:
+            raise DataError(f"quantiles at {len(levels)} sets of levels do not go into one table; expected one")
+        as_of = np.unique(np.array([o.as_of for o in opinions], "datetime64[us]"))
+        rows = {moment: i for i, moment in enumerate(as_of.tolist())}
+        assets, columns = {s: i for i, s in enumerate(symbols)}, {a: i for i, a in enumerate(authors)}
+        shape = len(as_of), len(symbols), len(authors)
+        asked = levels.pop() if levels else ()
+        p_up, quantiles = np.full(shape, np.nan), np.full((*shape, len(asked)), np.nan) if asked else None
+        prompts, traits = np.zeros(shape, np.uint64), np.full((*shape, len(TRAITS)), np.nan, np.float32)
+        voices = {name: Voice(name) for name in authors}
+        for o in said:
+            name = o.voice.name
+            if name not in columns:
+                continue
+            at = rows[o.as_of.astype("datetime64[us]").item()], assets[o.symbol], columns[name]
+            p_up[at], prompts[at] = o.p_up, code_of(o.prompt_hash)
+            traits[at] = traits_of(o.narrative, len(o.claims))
+            if quantiles is not None and o.quantiles:
+                quantiles[at] = [q[1] for q in o.quantiles]
+            voices[name] = o.voice
+        return cls(
+            as_of, symbols, authors, p_up, horizons.pop() if horizons else 0, tuple(voices.values()), asked, quantiles, prompts, traits,
+            TRAITS,
+        )  # fmt: skip
 
     def latest(self, as_of: np.datetime64) -> np.ndarray:
         """(A,K) p_up of the last date at or before `as_of`; NaN where there is none."""
@@ -366,7 +438,11 @@ class OpinionTable:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an opinion fared once its horizon had closed. `score` judges the belief, `net` the implied trade; never mixed."""
+    """How an opinion fared once its horizon had closed. `score` judges the belief, the rest the implied trade; never mixed.
+
+    The implied trade is a unit position in the residual return, long where p_up > 0.5, short below: a SELL before a fall
+    is right. What can never be judged is `void` and says why; its figures are NaN.
+    """
 
     opinion_id: str
     author: str
@@ -374,10 +450,16 @@ class Outcome:
     opened_at: np.datetime64
     closed_at: np.datetime64
     horizon_bars: int
-    score: float  # log score of p_up minus that of the climatological forecast, on the residual return
-    gross: float  # signed residual return of the implied position (direction of p_up)
-    cost: float
+    residual: float  # return over the horizon that is left after beta times the universe's and the sector's
+    climatology: float  # p_up of anyone who knew no more than the symbol's past
+    score: float  # the proper score of what was said less that of the climatological forecast; log score in nats, or scaled CRPS
+    gross: float  # signed residual return of the implied position
+    cost: float  # of opening and closing it, fraction of the notional
     net: float
+    vol_scaled: float  # net over the residual volatility of the horizon, known when the opinion was given
+    drawdown: float  # largest fall of the position's value from its peak on the way, fraction of the notional, >= 0
+    barrier: float  # +1 profit barrier first, -1 loss barrier first, 0 neither within the horizon
+    void: str = ""  # why it can never be judged; empty: it was
 
 
 @dataclass(frozen=True)
@@ -557,6 +639,16 @@ class Analyst(Protocol):
     name: str
 
     def opine(self, views: Sequence[MarketView]) -> list[Opinion | Abstention]: ...
+
+
+class Judge(Protocol):
+    """A labeller of pairs beside the market: a person, a scripted rule, a language model."""
+
+    name: str
+
+    def compare(self, first: Opinion, second: Opinion) -> float:
+        """Probability that `first` is the better answer to the question that both were asked."""
+        ...
 
 
 class Policy(Protocol):

@@ -121,3 +121,37 @@ def _fold(
     windows.append(Window("validation", slice(warmup, validation_start - embargo), slice(validation_start, b_stop)))
     windows.append(Window(role, slice(warmup, cut - embargo), last_rows))
     return Fold(name, slice(warmup, b_start - embargo), tuple(windows))
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One turn of the loop that improves a desk: learn from what is behind, be judged on what no turn has seen."""
+
+    number: int  # from 1
+    learn: slice  # an outcome may be learnt from iff its opinion was given, and it closed, inside
+    block: slice  # decision rows on which the challenger is held against the judge in office
+
+    @property
+    def name(self) -> str:
+        return f"cycle={self.number}"
+
+
+def cycles(rows: slice, *, count: int, first: float, horizon: int, embargo: int) -> list[Cycle]:
+    """`count` adjoining blocks at the end of `rows`, each with all before it, less the embargo, to learn from.
+
+    Parameters
+    ----------
+    first : share of the rows before the first block.
+    horizon : bars until an opinion closes.
+
+    Raises `DataError` where a block would not hold twenty outcomes after one another, or there is nothing to learn from.
+    """
+    start = rows.start + int((rows.stop - rows.start) * first)
+    width = (rows.stop - start) // count
+    if width < 20 * horizon or start - rows.start - embargo < 20 * horizon:
+        raise DataError(
+            f"{rows.stop - rows.start} decision rows make {count} blocks of {width} after a first {start - rows.start}; each needs "
+            f"{20 * horizon} bars, twenty outcomes of {horizon}: bring more bars, or lower --improve.cycles or --agents.horizon_bars"
+        )
+    begins = [start + k * width for k in range(count)]
+    return [Cycle(k + 1, slice(rows.start, b - embargo), slice(b, b + width)) for k, b in enumerate(begins)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +17,21 @@ import ray
 from ray.exceptions import RayError
 
 from rlaif_ray import artefacts, ray_runtime, results
-from rlaif_ray.agents import analysts, records
+from rlaif_ray.agents import records
 from rlaif_ray.agents.debate import MANAGER
 from rlaif_ray.agents.on_ray import opine_table
 from rlaif_ray.backtest.on_ray import backtest_fold, read_episode
 from rlaif_ray.config import Config
 from rlaif_ray.core import Abstention, Cube, Episode, Opinion, OpinionTable, canonical_json, content_hash
 from rlaif_ray.data.cube import Dataset
-from rlaif_ray.data.files import sectors_of
-from rlaif_ray.data.lake import Lake
-from rlaif_ray.data.on_ray import ingest
-from rlaif_ray.data.sources_on_ray import build as build_source
+from rlaif_ray.data.stages_on_ray import dataset_of
 from rlaif_ray.execution.caps import effective_cap
-from rlaif_ray.features.catalog import DEFAULT_OBSERVATION
-from rlaif_ray.features.on_ray import build
 from rlaif_ray.feedback.on_ray import judge_fold
-from rlaif_ray.feedback.reward_model import load_judge, weigh_with
+from rlaif_ray.feedback.weighing import load_weigher, weigh_with
 from rlaif_ray.folds import Fold
 from rlaif_ray.forecast.on_ray import forecast_fold, read_tables, write_tables
 from rlaif_ray.ledger import Trial, TrialLedger
-from rlaif_ray.plan import Terms, catalog_of, cut_folds, observed, vault_of
+from rlaif_ray.plan import Terms, cut_folds, observed, outcome_terms, vault_of
 from rlaif_ray.report import render
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.rl.on_ray import train
@@ -56,7 +50,7 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
     """
     with Run.resume(resume) if resume is not None else Run.create("pipeline", config, run_dir) as run:
         ray_runtime.attach()
-        dataset, ingested = _dataset(run)
+        dataset, ingested = dataset_of(run)
         cube = dataset.cube()
         folds, vault, ledger = cut_folds(run.config, cube), vault_of(run.config, cube), TrialLedger(run.config.lake.uri)
         ledger.verify(_stamped(run).get("ledger"))
@@ -65,7 +59,7 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
         run.settle()
         cube_ref = ray.put(cube)
         opinions = _opinions(run, cube_ref, cube, folds)
-        stages = _all_folds(run, cube_ref, cube, folds, opinions)
+        stages = _all_folds(run, cube_ref, cube, folds, opinions, dataset.sectors)
         terms = Terms.of(run.config, cube)
         artefacts.keep_dataset(run.path, dataset)
         for fold in folds:
@@ -79,37 +73,6 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
         write_atomically(run.path / "verdict.json", canonical_json(verdict))
         render(result, run.path / "report.html", trials=trials)
     return run, result
-
-
-def _dataset(run: Run) -> tuple[Dataset, dict[str, Any]]:
-    """Bars and features to the lake; where to find both again, and how clean the bars were."""
-    config = run.config
-    source = build_source(config.data)
-    lake = Lake(config.lake.uri, config.dataset)
-    catalog, sectors = catalog_of(config), sectors_of(config.features.universe)
-    wanted = (*(config.rl.features or DEFAULT_OBSERVATION), *analysts.reads(config.agents.roster))
-
-    def to_lake(out: Path) -> None:
-        section = config.data
-        done = ingest(source, lake, start=section.start, end=section.end, latency_s=section.latency_s, bad_rows=section.bad_rows)
-        (out / "ingest.json").write_text(canonical_json(asdict(done)))
-
-    def features(out: Path) -> None:
-        done = build(
-            lake, said["symbols"], catalog, bars_version=said["versions"]["bars"], price_kind=said["price_kind"],
-            start=config.data.start, end=config.data.end, sectors=sectors,
-        )  # a dataset may hold days that another run brought
-        dataset = Dataset(
-            lake, {**said["versions"], **done.versions}, tuple(said["symbols"]), sectors, catalog,
-            tuple(n for n in done.names if n in wanted), done.absent, said["price_kind"], said["bars_per_year"], config.data.start,
-            config.data.end, said["data_version"],
-        )  # fmt: skip
-        (out / "dataset.json").write_text(dataset.to_json())
-
-    slice_ = [config.data.model_dump(mode="json"), lake]
-    said = json.loads((run.stage("ingest", slice_).get_or(to_lake) / "ingest.json").read_text())
-    path = run.stage("features", slice_, said["data_version"], wanted, catalog, sectors).get_or(features)
-    return Dataset.of_json((path / "dataset.json").read_text()), said
 
 
 def _stamped(run: Run) -> dict[str, Any]:
@@ -126,7 +89,9 @@ def _opinions(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold]) -> Path:
     return stage.get_or(lambda out: pq.write_table(opine_table(cube_ref, rows, section), out / "opinions.parquet", compression="zstd"))
 
 
-def _all_folds(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold], opinions: Path) -> dict[str, dict[str, Path]]:
+def _all_folds(
+    run: Run, cube_ref: Any, cube: Cube, folds: list[Fold], opinions: Path, sectors: dict[str, str]
+) -> dict[str, dict[str, Path]]:  # fmt: skip
     """Stage folders by fold and stage. The driver only watches; progress is what the run's events say.
 
     As many folds are under way as the cluster has CPUs: more would hold memory and wait.
@@ -140,7 +105,7 @@ def _all_folds(run: Run, cube_ref: Any, cube: Cube, folds: list[Fold], opinions:
         while waiting or under_way:
             while waiting and len(under_way) < width:
                 fold = waiting.pop(0)
-                under_way[_run_fold.remote(here, [cube_ref], cube.id, fold, spoken)] = fold.name
+                under_way[_run_fold.remote(here, [cube_ref], cube.id, fold, spoken, sectors)] = fold.name
             ready, _ = ray.wait(list(under_way), timeout=1.0)
             for event in committed(events):
                 log.info("%s done", event["stage"])
@@ -160,7 +125,7 @@ def _or_end_all(ref: Any, under_way: Iterable[Any]) -> dict[str, str]:
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _run_fold(run_path: str, cube_box: list[Any], cube_id: str, fold: Fold, opinions: str) -> dict[str, str]:
+def _run_fold(run_path: str, cube_box: list[Any], cube_id: str, fold: Fold, opinions: str, sectors: dict[str, str]) -> dict[str, str]:
     """One fold from forecast to backtest; the live fold has no test block to walk."""
     run, cube_ref = Run.open(run_path), cube_box[0]
     config = run.config
@@ -168,13 +133,14 @@ def _run_fold(run_path: str, cube_box: list[Any], cube_id: str, fold: Fold, opin
     terms, place, seed = Terms.of(config, cube), f"fold={fold.name}", seed_for(config.seed, f"fold={fold.name}")
     base = [cube_id, fold, config.seed]
     spoken, table = _spoken(Path(opinions), cube, config)
+    judged_by = outcome_terms(config, terms, sectors)
 
     def forecast(out: Path) -> None:
         write_tables(forecast_fold(cube_ref, fold, config.forecast, seed=config.seed, storage=out), out / TABLES)
 
     def feedback(out: Path) -> None:
         manager, record = judge_fold(
-            cube_ref, fold, table, config.feedback, seed, out, cost_per_side=terms.costs.rate, resamples=config.backtest.resamples
+            cube_ref, fold, table, config.feedback, seed, out, terms=judged_by, resamples=config.backtest.resamples
         )
         np.savez_compressed(out / "manager.npz", as_of=manager.as_of, p_up=manager.p_up)
         (out / "record.json").write_text(canonical_json(record))
@@ -194,7 +160,7 @@ def _run_fold(run_path: str, cube_box: list[Any], cube_id: str, fold: Fold, opin
         (out / "record.json").write_text(canonical_json(record))
 
     def backtest(out: Path) -> None:
-        policy, judge = ActorPolicy.load(done["rl"] / "actor"), load_judge(done["feedback"])
+        policy, judge = ActorPolicy.load(done["rl"] / "actor"), load_weigher(done["feedback"])
         heard = _on_table(spoken, cube, fold.last.rows)
         cash = config.execution.initial_cash_usd
         ray.get(backtest_fold.remote(
@@ -206,7 +172,7 @@ def _run_fold(run_path: str, cube_box: list[Any], cube_id: str, fold: Fold, opin
     done["forecast"] = first.get_or(forecast)
     tables = read_tables(done["forecast"] / TABLES)
     judged = [config.feedback.model_dump(mode="json"), config.backtest.resamples]
-    second = run.stage(f"feedback/{place}", base, judged, Path(opinions).name, terms)
+    second = run.stage(f"feedback/{place}", base, judged, Path(opinions).name, judged_by)
     done["feedback"] = second.get_or(feedback)
     desk = _with_manager(table, _manager(done["feedback"], table))
     third = run.stage(f"rl/{place}", base, config.rl.model_dump(mode="json"), first.key, second.key)
@@ -242,7 +208,7 @@ def _result(
     spoken, table = _spoken(opinions, cube, config)
     desk = results.desk_result(
         cube, spoken, table, [_manager(stages[f.name]["feedback"], table) for f in tested], [f.last for f in tested],
-        cost_per_side=terms.costs.rate, resamples=config.backtest.resamples, seed=config.seed,
+        terms=outcome_terms(config, terms, dataset.sectors), resamples=config.backtest.resamples, seed=config.seed,
     )  # fmt: skip
     trained = config.forecast.ttm.trained_until
     return {
@@ -293,8 +259,8 @@ def _walked(stages: dict[str, Path]) -> dict[str, Episode]:
 
 def _spoken(opinions: Path, cube: Cube, config: Config) -> tuple[list[Opinion | Abstention], OpinionTable]:
     """The desk's opinions one by one and in bulk."""
-    spoken = records.of_arrow(pq.read_table(opinions / "opinions.parquet"))
-    return spoken, OpinionTable.of(spoken, cube.symbols, config.agents.roster)
+    table = pq.read_table(opinions / "opinions.parquet")
+    return records.of_arrow(table), records.dense(table, cube.symbols, config.agents.roster)
 
 
 def _manager(feedback: Path, table: OpinionTable) -> OpinionTable:

@@ -5,16 +5,19 @@ Told before the first fold works, so that what cannot be done is said while noth
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rlaif_ray.config import Config
 from rlaif_ray.core import Cube
-from rlaif_ray.errors import DataError
+from rlaif_ray.errors import ConfigError, DataError
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Fill
 from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, Catalog, warmup_bars
-from rlaif_ray.folds import Fold, judged_rows, walk_forward
+from rlaif_ray.feedback.context import LONG
+from rlaif_ray.feedback.yardstick import OutcomeTerms
+from rlaif_ray.folds import Cycle, Fold, cycles, judged_rows, walk_forward
 from rlaif_ray.forecast.on_ray import check_context
 from rlaif_ray.rl.env import check_room
 from rlaif_ray.vault import Vault
@@ -33,6 +36,12 @@ class Terms:
         section = config.execution
         fill: Fill = section.fill if section.fill != "auto" else ("next_open" if cube.has_opens else "next_close")
         return cls(CostModel.of_bps(**section.resolved_costs().model_dump()), fill, section.max_weight)
+
+
+def outcome_terms(config: Config, terms: Terms, sectors: Mapping[str, str]) -> OutcomeTerms:
+    """On which opinions are judged: what a trade costs in this run, and how a residual return is taken."""
+    section = config.feedback
+    return OutcomeTerms(terms.costs.rate, section.beta_bars, section.volatility_bars, section.barrier, dict(sectors))
 
 
 def catalog_of(config: Config) -> Catalog:
@@ -70,6 +79,16 @@ def cut_folds(config: Config, cube: Cube) -> list[Fold]:
         check_context(fold, config.forecast)
         check_room(fold.train_rows.stop - fold.train_rows.start, config.rl.episode_bars)
     return folds
+
+
+def cut_cycles(config: Config, cube: Cube) -> list[Cycle]:
+    """The cycles of the loop that improves the desk; the vault, and all that closes in it, is left out."""
+    section, vault, horizon = config.improve, vault_of(config, cube), config.agents.horizon_bars
+    if vault.opened:
+        raise ConfigError("the loop that improves the desk leaves the vault closed; leave out --backtest.vault")
+    stop = judged_rows(len(cube.times), test_fraction=1.0, horizon=horizon, vault=vault.row).stop
+    rows = slice(max(warmup_bars(observed(config, cube), catalog_of(config)), LONG), stop)
+    return cycles(rows, count=section.cycles, first=section.first, horizon=horizon, embargo=config.backtest.embargo_bars)
 
 
 def vault_of(config: Config, cube: Cube) -> Vault:

@@ -22,6 +22,7 @@ from rlaif_ray.errors import DataError
 from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.feedback.evidence import track_records
 from rlaif_ray.feedback.outcomes import close
+from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Fold, Window
 from rlaif_ray.forecast import NAMES
 from rlaif_ray.forecast.scores import calibration, losses
@@ -156,7 +157,7 @@ def data_result(cube: Cube, dataset: Dataset, quality: Mapping[str, Mapping[str,
 
 def desk_result(
     cube: Cube, spoken: Sequence[Opinion | Abstention], analysts: OpinionTable, managers: Sequence[OpinionTable],
-    windows: Sequence[Window], *, cost_per_side: float, resamples: int, seed: int,
+    windows: Sequence[Window], *, terms: OutcomeTerms, resamples: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Record of every analyst and of the manager over the test blocks of all folds together.
 
@@ -170,11 +171,10 @@ def desk_result(
     for verdicts, window in zip(managers, windows, strict=True):
         heard = np.isin(analysts.as_of, cube.known_at[window.rows])
         manager[heard] = verdicts.p_up[np.isin(verdicts.as_of, analysts.as_of[heard])]
-    # With all that the desk said before the test blocks: its outcomes are the climatology that these are judged against.
     p_up = np.concatenate([analysts.p_up, manager], axis=-1)
     table = OpinionTable(analysts.as_of, analysts.symbols, (*analysts.authors, *managers[0].authors), p_up, analysts.horizon_bars)
     rows = slice(windows[0].rows.start, windows[-1].rows.stop)
-    records = track_records(close(table, cube, cost_per_side=cost_per_side), p_up, rows, resamples=resamples, seed=seed)
+    records = track_records(close(table, cube, terms), p_up, rows, resamples=resamples, seed=seed)
     reasons = {o.author: o.reason for o in reversed(spoken) if isinstance(o, Abstention)}
     return {author: {**record, "reason": reasons.get(author)} for author, record in records.items()}
 

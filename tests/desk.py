@@ -9,7 +9,8 @@ import numpy as np
 from rlaif_ray.agents import analysts, build
 from rlaif_ray.config import Agents
 from rlaif_ray.core import Abstention, Cube, Opinion, OpinionTable
-from rlaif_ray.feedback.outcomes import OutcomeTable, climatological, judge
+from rlaif_ray.feedback.outcomes import OutcomeTable, judge
+from rlaif_ray.feedback.scoring import climatological
 from tests.laws import random_cube
 
 ROSTER = Agents().roster
@@ -62,14 +63,15 @@ def planted(seed: int, right_in_trend: tuple[float, ...], right_in_chop: tuple[f
     p_up = np.where(says_up, 0.5, -0.5) * rng.uniform(0.1, 0.3, says_up.shape) + 0.5
     residual = np.where(up, 0.01, -0.01) * rng.uniform(0.5, 1.5, up.shape)
     opened = 5 * np.arange(dates)
-    climatology = climatological(residual, opened, opened + 5, 50.0)
+    climatology = climatological(residual, 1)  # dates do not share bars
     score, gross = judge(p_up, residual, climatology)
     moments = np.datetime64("2000-01-03T21:00", "us") + np.timedelta64(1, "D") * opened
     authors = tuple("ABCDEFG"[: len(right_in_trend)])
     cost, symbols = np.full(gross.shape, 0.0007), tuple(f"S{i}" for i in range(assets))
     closed_at, net = moments + np.timedelta64(5, "D"), gross - cost
     outcomes = OutcomeTable(
-        moments, opened, opened + 5, closed_at, symbols, authors, 5, residual, climatology, score, gross, cost, net
+        moments, opened, opened + 5, closed_at, symbols, authors, 5, residual, climatology, score, gross, cost, net,
+        net / 0.01, np.maximum(-gross, 0.0), np.sign(gross), np.zeros(residual.shape, np.int8),
     )  # fmt: skip
     context = np.where(trend, 1.0, -1.0)[:, None, None] + 0.3 * rng.standard_normal((dates, assets, 1))
     return Planted(context, p_up, outcomes)

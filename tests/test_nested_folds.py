@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
 
-from rlaif_ray.config import Config, load_config
+from rlaif_ray.config import Config, Feedback, load_config
 from rlaif_ray.core import Cube, ForecastTable, OpinionTable
 from rlaif_ray.data.events import total_returns
 from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.feedback.context import context_features
-from rlaif_ray.feedback.on_ray import _verdicts_in, judge_windows
+from rlaif_ray.feedback.on_ray import _Desk, _verdicts_in, judge_windows
 from rlaif_ray.feedback.outcomes import close
-from rlaif_ray.feedback.preferences import PairTable, pairs
-from rlaif_ray.feedback.reward_model import EqualWeights
+from rlaif_ray.feedback.preferences import PairTable
+from rlaif_ray.feedback.weighing import EqualWeights
+from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Fold, walk_forward
 from rlaif_ray.forecast.on_ray import forecast_fold
 from rlaif_ray.labels import forward_returns
@@ -59,7 +60,7 @@ def fitted(cube: Cube, fold: Fold, config: Config, folder: Path) -> dict[str, st
     before = sum(w.rows.stop - w.rows.start for w in fold.windows[:-1])
     seen = {name: table.values[:before] for name, table in tables.items()}
     costs = CostModel.of_bps(0.5, 1.0, 2.0)
-    manager, _ = judge_windows(cube, fold, desk(cube), config.feedback, 1, folder / "judge", cost_per_side=costs.rate, resamples=50)
+    manager, _ = judge_windows(cube, fold, desk(cube), config.feedback, 1, folder / "judge", terms=OutcomeTerms(costs.rate), resamples=50)
     train(
         cube_ref, fold, tables, manager, section=config.rl, features=cube.feature_names, costs=costs, fill="next_open", max_weight=0.5,
         seed=1, out_dir=folder / "rl",
@@ -132,7 +133,7 @@ class MemorisingJudge:
         where = zip(context[known.date, known.asset], p_up[known.date, known.asset], known.chosen.tolist(), strict=True)
         self.right = {(c.tobytes(), p.tobytes()): chosen for c, p, chosen in where}
 
-    def weights(self, context: np.ndarray, p_up: np.ndarray) -> np.ndarray:
+    def weights(self, context: np.ndarray, p_up: np.ndarray, traits: np.ndarray | None = None) -> np.ndarray:
         out = np.ones(p_up.shape)
         for at in np.ndindex(p_up.shape[:-1]):
             right = self.right.get((context[at].tobytes(), p_up[at].tobytes()))
@@ -144,14 +145,15 @@ class MemorisingJudge:
 def manager_told(cube: Cube, fold: Fold, *, nested: bool, memorise: bool = True) -> np.ndarray:
     """(R,A) the manager's verdicts on the training rows."""
     table = desk(cube)
-    outcomes = close(table, cube, cost_per_side=0.0)
-    judged, context = pairs(outcomes, tie=0.01), context_features(cube, outcomes.opened_row)
+    outcomes = close(table, cube, OutcomeTerms(0.0))
+    told = _Desk(cube, table, outcomes, Feedback(), OutcomeTerms(0.0))
     parts = []
     for window in fold.windows[:-2]:
-        known = judged.inside(window.fit if nested else fold.last.fit)
+        known = told.pairs.inside(window.fit if nested else fold.last.fit)
+        known = known.take(known.rivals)
         assert len(known)
-        judge = MemorisingJudge(context, table.p_up, known) if memorise else EqualWeights(table.authors, 0, 1)
-        parts.append(_verdicts_in(window.rows, cube, context, table, judge.weights))
+        judge: Any = MemorisingJudge(told.context, table.p_up, known) if memorise else EqualWeights(table.authors, "nothing is memorised")
+        parts.append(_verdicts_in(window.rows, told, judge))
     return np.concatenate(parts)
 
 
@@ -162,7 +164,7 @@ def test_a_memorising_judge_leaves_the_manager_as_it_was(cube: Cube, fold: Fold)
     leaked = manager_told(cube, fold, nested=False)
     assert (leaked != equal).mean() > 0.5
     rows = np.arange(fold.train_rows.start, fold.train_rows.stop)
-    outcomes = close(desk(cube), cube, cost_per_side=0.0)
+    outcomes = close(desk(cube), cube, OutcomeTerms(0.0))
     spoken = np.isin(outcomes.opened_row, rows)
     came_up = outcomes.residual[spoken] > 0
     said_up = leaked[np.isin(rows, outcomes.opened_row)] > 0.5

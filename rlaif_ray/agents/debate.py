@@ -6,17 +6,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rlaif_ray.core import Abstention, MarketView, Opinion
+from rlaif_ray.core import TRAITS, Abstention, MarketView, Opinion, traits_of
 from rlaif_ray.errors import DataError
 
 MANAGER = "manager"
 CARRIED = 2  # authors whose claims the manager repeats
 
-# (view, moment of the opinions, authors (K,), p_up (A,K)) -> weights (A,K), at least 0 for who spoke
-Weigh = Callable[[MarketView, np.datetime64, tuple[str, ...], np.ndarray], np.ndarray]
+# (view, moment of the opinions, voices (K,), p_up (A,K), traits (A,K,X)) -> weights (A,K), at least 0 for who spoke
+Weigh = Callable[[MarketView, np.datetime64, tuple[str, ...], np.ndarray, np.ndarray], np.ndarray]
 
 
-def equal_weights(view: MarketView, opined_at: np.datetime64, authors: tuple[str, ...], p_up: np.ndarray) -> np.ndarray:
+def equal_weights(
+    view: MarketView, opined_at: np.datetime64, authors: tuple[str, ...], p_up: np.ndarray, traits: np.ndarray
+) -> np.ndarray:  # fmt: skip
     """(A,K) the same for everyone who spoke."""
     return np.isfinite(p_up).astype(np.float64)
 
@@ -42,28 +44,31 @@ def pool(p_up: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def verdicts(view: MarketView, opinions: Sequence[Opinion | Abstention], weigh: Weigh = equal_weights) -> list[Opinion | Abstention]:
     """The manager's word on each symbol at the view's moment, from the opinions on the table (all of one earlier or equal moment).
 
-    It carries the claims of the two who moved it most, and the tightest cap that anyone set. Where all abstain, so does it.
+    It carries the claims of the two who moved it most, and the tightest cap that anyone set. Where all abstain, or
+    nobody has a weight, so does it.
     """
     if not opinions:
         raise DataError(f"the manager has no opinions to pool at {view.as_of}; expected the desk's last ones, abstentions included")
     moments, horizons = {o.as_of for o in opinions}, {o.horizon_bars for o in opinions}
     if len(moments) > 1 or len(horizons) > 1:
         raise DataError(f"the manager was given opinions of {len(moments)} moments and {len(horizons)} horizons; expected one of each")
-    authors = tuple(dict.fromkeys(o.author for o in opinions))
+    authors = tuple(dict.fromkeys(o.voice.name if isinstance(o, Opinion) else o.author for o in opinions))
     rows = {s: a for a, s in enumerate(view.symbols)}
     said: dict[tuple[int, int], Opinion] = {
-        (rows[o.symbol], authors.index(o.author)): o for o in opinions if isinstance(o, Opinion)
+        (rows[o.symbol], authors.index(o.voice.name)): o for o in opinions if isinstance(o, Opinion)
     }  # fmt: skip
     p_up = np.full((len(rows), len(authors)), np.nan)
+    traits = np.full((*p_up.shape, len(TRAITS)), np.nan, np.float32)
     for at, opinion in said.items():
-        p_up[at] = opinion.p_up
-    weights = np.where(np.isfinite(p_up), weigh(view, moments.pop(), authors, p_up), 0.0)
+        p_up[at], traits[at] = opinion.p_up, traits_of(opinion.narrative, len(opinion.claims))
+    weights = np.where(np.isfinite(p_up), weigh(view, moments.pop(), authors, p_up, traits), 0.0)
     pooled, horizon = pool(p_up, weights), horizons.pop()
     out: list[Opinion | Abstention] = []
     for a, symbol in enumerate(view.symbols):
         heard = [(said[a, k], float(weights[a, k])) for k in range(len(authors)) if (a, k) in said]
         if np.isnan(pooled[a]):
-            out.append(Abstention(MANAGER, view.as_of, symbol, horizon, "every analyst abstained"))
+            reason = "no opinion clears the bar" if heard else "every analyst abstained"
+            out.append(Abstention(MANAGER, view.as_of, symbol, horizon, reason))
         else:
             out.append(_verdict(view.as_of, symbol, float(pooled[a]), heard))
     return out

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,31 @@ from rlaif_ray.agents.debate import MANAGER, pool
 from rlaif_ray.config import Feedback
 from rlaif_ray.core import Cube, OpinionTable
 from rlaif_ray.feedback import build
+from rlaif_ray.feedback.contest import Block, standing
 from rlaif_ray.feedback.context import context_features
-from rlaif_ray.feedback.evidence import clustered_interval, clusters_of, held_out, track_records
+from rlaif_ray.feedback.evidence import held_out, track_records
+from rlaif_ray.feedback.intervals import clustered_interval, clusters_of
+from rlaif_ray.feedback.lessons import LabelNoise, judged_pairs, texts_seen
 from rlaif_ray.feedback.outcomes import OutcomeTable, close
-from rlaif_ray.feedback.preferences import PairTable, pairs
-from rlaif_ray.feedback.reward_model import EqualWeights, Judge, fit_judge
+from rlaif_ray.feedback.preferences import PairTable
+from rlaif_ray.feedback.weighing import EqualWeights, Kind, Weigher, fit_weigher
+from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Fold, Window
 from rlaif_ray.runs import seed_for
 
-EQUAL = "equal_weights"
-Weights = Callable[[np.ndarray, np.ndarray], np.ndarray]  # context (...,C), p_up (...,K) -> (...,K)
+WAYS: tuple[Kind, ...] = ("reward_model", "track_record", "equal_weights")
 
 
 def judge_fold(
-    cube_ref: Any, fold: Fold, opinions: OpinionTable, section: Feedback, seed: int, out_dir: str | Path, *, cost_per_side: float,
+    cube_ref: Any, fold: Fold, opinions: OpinionTable, section: Feedback, seed: int, out_dir: str | Path, *, terms: OutcomeTerms,
     resamples: int = 2000,
 ) -> tuple[OpinionTable, dict[str, Any]]:  # fmt: skip
     """`judge_windows` as one Ray task."""
-    return ray.get(judge_task.remote(cube_ref, fold, opinions, section, seed, out_dir, cost_per_side=cost_per_side, resamples=resamples))
+    return ray.get(judge_task.remote(cube_ref, fold, opinions, section, seed, out_dir, terms=terms, resamples=resamples))
 
 
 def judge_windows(
-    cube: Cube, fold: Fold, opinions: OpinionTable, section: Feedback, seed: int, out_dir: str | Path, *, cost_per_side: float,
+    cube: Cube, fold: Fold, opinions: OpinionTable, section: Feedback, seed: int, out_dir: str | Path, *, terms: OutcomeTerms,
     resamples: int = 2000,
 ) -> tuple[OpinionTable, dict[str, Any]]:  # fmt: skip
     """The manager's verdicts on all window rows of a fold, each window weighed by its own refit, and how good all were.
@@ -44,7 +48,7 @@ def judge_windows(
     ----------
     opinions : the analysts' p_up (T,A,K), given at decision moments of the cube.
     out_dir : where the last window's judge is written (`reward_model.json`, and weights where one was fitted).
-    cost_per_side : fraction of the notional that one fill of an implied position costs.
+    terms : on which opinions are judged.
 
     Returns
     -------
@@ -52,27 +56,66 @@ def judge_windows(
     in which they were given. And a record: per window the judge and its held-out accuracy; for the last window each
     analyst's record, the weights, and the manager against equal weights.
     """
-    outcomes = close(opinions, cube, cost_per_side=cost_per_side)
-    judged = pairs(outcomes, tie=section.tie)
-    context = context_features(cube, outcomes.opened_row)
+    desk = _Desk(cube, opinions, close(opinions, cube, terms), section, terms)
     tables, windows = [], []
-    judge: Judge = EqualWeights(opinions.authors, 0, section.min_pairs)
+    judge: Weigher = EqualWeights(opinions.authors, "no window has been fitted")
     for window in fold.windows:
-        judge, said = _fit_window(window, context, opinions, outcomes, judged, section, seed, resamples)
+        judge, said = _fit_window(desk, window, seed, resamples, raters=window is fold.last)
         windows.append(said)
-        tables.append(_verdicts_in(window.rows, cube, context, opinions, judge.weights))
+        tables.append(_verdicts_in(window.rows, desk, judge))
     judge.save(out_dir)
     manager = OpinionTable(
         cube.known_at[np.concatenate([np.arange(w.rows.start, w.rows.stop) for w in fold.windows])], opinions.symbols, (MANAGER,),
         np.concatenate(tables)[..., None], opinions.horizon_bars,
     )  # fmt: skip
-    last = fold.last.rows
+    drawn = {"resamples": resamples, "seed": seed}
     record = {
         "fold": fold.name, "windows": windows,
-        "analysts": track_records(outcomes, opinions.p_up, last, resamples=resamples, seed=seed),
-        **_against_equal(last, cube, context, opinions, judge, cost_per_side, resamples, seed),
+        "analysts": track_records(desk.outcomes, opinions.p_up, fold.last.rows, **drawn),
+        **_three_ways(desk, fold.last, judge, drawn),
     }  # fmt: skip
     return manager, record
+
+
+@dataclass(frozen=True, eq=False)
+class _Desk:
+    """What was said, what came of it, and what of that may be learnt."""
+
+    cube: Cube
+    opinions: OpinionTable
+    outcomes: OutcomeTable
+    section: Feedback
+    terms: OutcomeTerms
+
+    @cached_property
+    def pairs(self) -> PairTable:
+        return judged_pairs(self.outcomes, self.opinions, tie=self.section.tie, metric=self.section.metric)
+
+    @cached_property
+    def context(self) -> np.ndarray:
+        return context_features(self.cube, self.outcomes.opened_row)
+
+    @cached_property
+    def noise(self) -> LabelNoise:
+        asked = {"tie": self.section.tie, "stated": self.section.label_smoothing}
+        return LabelNoise(self.outcomes, self.opinions, self.cube, self.terms, **asked)
+
+    def weights(self, weigher: Weigher, dates: np.ndarray) -> np.ndarray:
+        """(D,A,K) on some of the dates."""
+        texts = texts_seen(self.opinions, self.section.sees)
+        return weigher.weights(self.context[dates], self.opinions.p_up[dates], None if texts is None else texts[dates])
+
+    def verdicts(self, weigher: Weigher, dates: np.ndarray) -> np.ndarray:
+        """(D,A) p_up of a manager who weighs so."""
+        return pool(self.opinions.p_up[dates], self.weights(weigher, dates))
+
+    def fit(self, kind: Kind, window: Window, seed: int) -> Weigher:
+        """From what closed before the window."""
+        section, smoothing = self.section, self.noise.smoothing(window.fit) if kind == "reward_model" else 0.0
+        settings = build(section, self.opinions.authors, seed=seed, label_smoothing=smoothing)
+        return fit_weigher(
+            kind, window.fit, self.context, self.opinions, self.outcomes, self.pairs, settings, min_pairs=section.min_pairs
+        )  # fmt: skip
 
 
 def _on_worker(cube: Cube, *args: Any, **keywords: Any) -> tuple[OpinionTable, dict[str, Any]]:
@@ -84,53 +127,51 @@ def _on_worker(cube: Cube, *args: Any, **keywords: Any) -> tuple[OpinionTable, d
 judge_task: Any = ray.remote(num_cpus=1)(_on_worker)
 
 
-def _fit_window(
-    window: Window, context: np.ndarray, opinions: OpinionTable, outcomes: OutcomeTable, judged: PairTable, section: Feedback,
-    seed: int, resamples: int,
-) -> tuple[Judge, dict[str, Any]]:  # fmt: skip
-    usable = judged.inside(window.fit)
-    settings = build(section, opinions.authors, seed=seed_for(seed, f"judge/window={window.name}"))
-    judge = fit_judge(context, opinions.p_up, usable, settings, min_pairs=section.min_pairs)
-    said = {"window": window.name, "role": window.role, "judge": judge.kind, "n_pairs": len(usable)}
+def _fit_window(desk: _Desk, window: Window, seed: int, resamples: int, *, raters: bool) -> tuple[Weigher, dict[str, Any]]:
+    own = seed_for(seed, f"judge/window={window.name}")
+    judge, usable = desk.fit(desk.section.weigh_by, window, own), desk.pairs.inside(window.fit)
+    said = {"window": window.name, "role": window.role, "judge": judge.kind, "n_pairs": len(usable), "state_hash": judge.state_hash}
     if isinstance(judge, EqualWeights):
         return judge, {**said, "reason": judge.reason, "held_out": None}
+    smoothing = desk.noise.smoothing(window.fit)
+    settings = build(desk.section, desk.opinions.authors, seed=own, label_smoothing=smoothing)
     fair = held_out(
-        context, outcomes, opinions.p_up, usable, settings, min_pairs=section.min_pairs, resamples=resamples, seed=settings.seed
+        desk.context, desk.outcomes, desk.opinions, usable, settings, min_pairs=desk.section.min_pairs, resamples=resamples, seed=own,
+        raters=raters,
     )  # fmt: skip
-    return judge, {**said, "state_hash": judge.state_hash, "held_out": fair}
+    return judge, {**said, "label_smoothing": smoothing, "held_out": fair}
 
 
-def _verdicts_in(rows: slice, cube: Cube, context: np.ndarray, opinions: OpinionTable, weigh: Weights) -> np.ndarray:
+def _verdicts_in(rows: slice, desk: _Desk, judge: Weigher) -> np.ndarray:
     """(R,A) the manager's p_up at each row, from the last opinions at or before it; NaN before the first."""
-    on_table = np.searchsorted(opinions.as_of, cube.known_at[rows], side="right") - 1
+    on_table = np.searchsorted(desk.opinions.as_of, desk.cube.known_at[rows], side="right") - 1
     used, where = np.unique(on_table, return_inverse=True)
-    p_up = opinions.p_up[used]
-    verdict = pool(p_up, weigh(context[used], p_up))
+    verdict = desk.verdicts(judge, used)
     verdict[used < 0] = np.nan
     return verdict[where]
 
 
-def _against_equal(
-    rows: slice, cube: Cube, context: np.ndarray, opinions: OpinionTable, judge: Judge, cost_per_side: float, resamples: int, seed: int
-) -> dict[str, Any]:  # fmt: skip
-    """The manager and its equal-weights twin over the opinions that opened in `rows`: weights, records and their difference.
-
-    Both are closed with all opinions before `rows` too, for these make the climatology that the analysts are judged by.
-    """
-    weights = judge.weights(context, opinions.p_up)
-    both = np.stack([pool(opinions.p_up, weights), pool(opinions.p_up, np.isfinite(opinions.p_up).astype(np.float64))], axis=-1)
-    table = OpinionTable(opinions.as_of, opinions.symbols, (MANAGER, EQUAL), both, opinions.horizon_bars)
-    outcomes = close(table, cube, cost_per_side=cost_per_side)
-    inside = (outcomes.opened_row >= rows.start) & (outcomes.opened_row < rows.stop)
-    gain = (outcomes.score[inside, :, 0] - outcomes.score[inside, :, 1]).reshape(-1)
-    groups = np.repeat(clusters_of(outcomes.opened_row[inside], opinions.horizon_bars), len(opinions.symbols))
-    spread = {}
-    for k, author in enumerate(opinions.authors):
-        given = weights[inside, :, k][np.isfinite(opinions.p_up[inside, :, k])]
-        names = ("low", "median", "high")
-        spread[author] = dict(zip(names, np.quantile(given, [0.05, 0.5, 0.95]).tolist(), strict=True)) if len(given) else None
+def _three_ways(desk: _Desk, window: Window, judge: Weigher, drawn: dict[str, Any]) -> dict[str, Any]:
+    """The manager on the last window's dates beside one who goes by track records, and one to whom all are alike."""
+    opened, rows = desk.outcomes.opened_row, window.rows
+    dates = np.flatnonzero((opened >= rows.start) & (opened < rows.stop))
+    p_up = desk.opinions.p_up[dates]
+    block = Block(
+        opened[dates], desk.opinions.horizon_bars, desk.outcomes.residual[dates], desk.outcomes.climatology[dates],
+        np.isfinite(p_up).max(axis=-1, initial=False),
+    )  # fmt: skip
+    ways = {MANAGER: judge, **{kind: desk.fit(kind, window, 0) for kind in WAYS[1:]}}
+    verdicts = {name: desk.verdicts(weigher, dates) for name, weigher in ways.items()}
+    groups = np.repeat(clusters_of(block.opened_row, block.horizon_bars), len(desk.opinions.symbols))
+    gain = (block.score(verdicts[MANAGER]) - block.score(verdicts["equal_weights"])).reshape(-1)
+    given = desk.weights(judge, dates)
     return {
-        "weights": spread,
-        "manager": track_records(outcomes, both, rows, resamples=resamples, seed=seed),
-        "gain_over_equal_weights": clustered_interval(gain, groups, resamples=resamples, seed=seed),
+        "weights": {author: _spread(given[..., k][np.isfinite(p_up[..., k])]) for k, author in enumerate(desk.opinions.authors)},
+        "ways": {name: standing(said, block, **drawn) for name, said in verdicts.items()},
+        "gain_over_equal_weights": clustered_interval(gain, groups, **drawn),
     }
+
+
+def _spread(given: np.ndarray) -> dict[str, float] | None:
+    """Of the weights that an author was given."""
+    return dict(zip(("low", "median", "high"), np.quantile(given, [0.05, 0.5, 0.95]).tolist(), strict=True)) if len(given) else None

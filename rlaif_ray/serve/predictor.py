@@ -23,7 +23,7 @@ from rlaif_ray.core import Abstention, Analyst, Cube, Forecast, MarketView, Opin
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.errors import DataError, MissingDataError, did_you_mean
 from rlaif_ray.execution.simulator import Market
-from rlaif_ray.feedback.reward_model import weigh_with
+from rlaif_ray.feedback.weighing import weigh_with
 from rlaif_ray.runs import Run, code_version
 from rlaif_ray.serve.answer import as_text, moment_of, symbol_prediction, version_of
 from rlaif_ray.serve.schemas import Health, Prediction

@@ -38,7 +38,9 @@ def test_one_date_at_a_time_is_the_whole_table_at_once() -> None:
     table, said = dense(cube), ask(cube)
     uneven = np.array([0.1, 0.2, 0.3, 0.4])
 
-    def weigh(view: MarketView, opined_at: np.datetime64, authors: tuple[str, ...], p_up: np.ndarray) -> np.ndarray:
+    def weigh(
+        view: MarketView, opined_at: np.datetime64, authors: tuple[str, ...], p_up: np.ndarray, traits: np.ndarray
+    ) -> np.ndarray:  # fmt: skip
         assert authors == ROSTER
         return np.broadcast_to(uneven, p_up.shape)
 

@@ -1,11 +1,34 @@
-"""Intervals that respect dates, splits that purge, records that count."""
+"""Intervals that respect dates, splits that purge, raters that see less, records that say how much there was to see."""
+
+from typing import Any
 
 import numpy as np
+import pytest
 
-from rlaif_ray.feedback.evidence import clustered_interval, clusters_of, split_held_out, track_records
+from rlaif_ray.core import OpinionTable, canonical_json
+from rlaif_ray.feedback.evidence import (
+    accuracy_at,
+    calibration_of,
+    claims_skill,
+    clustered_interval,
+    clusters_of,
+    held_out,
+    paired_gain,
+    pairs_needed,
+    power_of,
+    split_held_out,
+    track_records,
+)
+from rlaif_ray.feedback.intervals import effective, standard_error
 from rlaif_ray.feedback.outcomes import close
 from rlaif_ray.feedback.preferences import pairs
+from rlaif_ray.feedback.raters import RATERS, gaps, right
+from rlaif_ray.feedback.reward_model import Settings
+from rlaif_ray.feedback.yardstick import OutcomeTerms
 from tests.desk import ROSTER, dense, desk_cube, planted
+from tests.skill import COIN, World, closed, settings, skill
+
+# --- intervals ---
 
 
 def test_copies_of_a_date_add_no_certainty() -> None:
@@ -33,10 +56,83 @@ def test_nothing_or_one_date_has_no_interval() -> None:
     assert np.isnan(clustered_interval(np.array([np.nan]), np.array([1]), resamples=100, seed=0)["value"])
     alone = clustered_interval(np.array([1.0, 3.0]), np.array([7, 7]), resamples=100, seed=0)
     assert alone["value"] == 2.0 and np.isnan(alone["low"])
+    assert np.isnan(standard_error(np.array([1.0, 3.0]), np.array([7, 7]))) and np.isnan(effective(np.array([1.0]), np.array([0])))
+
+
+def test_the_standard_error_is_the_width_of_the_interval() -> None:
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(200), 4)
+    values = np.repeat(rng.standard_normal(200), 4) + rng.standard_normal(800)
+    found = clustered_interval(values, groups, resamples=4000, seed=0)
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * standard_error(values, groups), rel=0.05)
 
 
 def test_dates_whose_horizons_overlap_are_one_cluster() -> None:
     assert clusters_of(np.array([0, 1, 4, 5, 9, 10]), 5).tolist() == [0, 0, 0, 1, 1, 2]
+
+
+def test_a_paired_gain_is_by_hand_and_surer_than_its_parts() -> None:
+    rng = np.random.default_rng(3)
+    common = rng.standard_normal((80, 6))
+    a, b = common + 0.1 + 0.01 * rng.standard_normal((80, 6)), common.copy()
+    b[3, 2] = np.nan
+    found = paired_gain(a, b, 5 * np.arange(80), 5, resamples=500, seed=0)
+    assert found["value"] == pytest.approx(np.nanmean(a - b)) and 0.09 < found["low"] < found["high"] < 0.11
+    by_date = paired_gain(np.nanmean(a, axis=1), np.nanmean(common, axis=1), 5 * np.arange(80), 5, resamples=500, seed=0)
+    assert by_date["value"] == pytest.approx(0.1, abs=0.01)
+
+
+# --- how much there was to see ---
+
+
+def test_independent_pairs_count_whole_and_copies_once() -> None:
+    rng = np.random.default_rng(4)
+    coins = (rng.random(4000) < 0.5).astype(float)
+    assert effective(coins, np.arange(4000)) == pytest.approx(4000, rel=0.01)
+    assert effective(np.repeat(coins[:400], 10), np.repeat(np.arange(400), 10)) == pytest.approx(400, rel=0.01)
+    assert 3000 < effective(coins, np.repeat(np.arange(400), 10)) <= 4000
+
+
+def test_at_an_information_coefficient_of_a_twentieth_a_pair_is_right_51_6_percent_of_the_time() -> None:
+    assert accuracy_at(0.05) == pytest.approx(0.516, abs=0.0005) and accuracy_at(0.0) == 0.5 and accuracy_at(1.0) == 1.0
+    rng = np.random.default_rng(5)
+    x, noise = rng.standard_normal((2, 2, 400_000))
+    came = 0.3 * x + np.sqrt(1 - 0.3**2) * noise  # two names each: does the higher forecast have the higher return?
+    assert ((x[0] > x[1]) == (came[0] > came[1])).mean() == pytest.approx(accuracy_at(0.3), abs=0.003)
+
+
+def test_about_6_100_independent_pairs_are_needed_to_see_it() -> None:
+    assert pairs_needed(0.05) == pytest.approx(6100, rel=0.005)
+    assert pairs_needed(0.05) == pytest.approx(((1.645 + 0.842) * 0.5 / 0.0159) ** 2, rel=0.01)
+
+
+def test_a_test_on_so_many_pairs_finds_it_in_four_of_five_cases() -> None:
+    n = round(pairs_needed(0.05))
+    share = np.random.default_rng(6).binomial(n, accuracy_at(0.05), 20_000) / n
+    assert ((share - 0.5) / (0.5 / np.sqrt(n)) > 1.645).mean() == pytest.approx(0.8, abs=0.015)
+
+
+def test_where_there_are_fewer_it_is_said() -> None:
+    rng = np.random.default_rng(7)
+    few = power_of((rng.random(900) < 0.5).astype(float), np.arange(900))
+    assert few.n_effective == pytest.approx(900, rel=0.01) and few.accuracy == pytest.approx(0.5 + 2.487 * 0.5 / 30, abs=0.001)
+    assert accuracy_at(few.ic) == pytest.approx(few.accuracy)
+    assert "51.6%" in few.said and "6,100" in few.said and "there are fewer here: only 899," in few.said and "54.1%" in few.said
+    many = power_of((rng.random(9000) < 0.5).astype(float), np.arange(9000))
+    assert "fewer" not in many.said and "51.6%" in many.said
+    assert "too few dates" in power_of(np.ones(3), np.zeros(3)).said
+
+
+def test_the_calibration_error_is_by_hand() -> None:
+    said, came = np.array([0.5, 0.6, 0.9, 0.9]), np.array([0.5, 1.0, 1.0, 0.0])
+    found = calibration_of(said, came, np.ones(4), bins=2)
+    assert found["bins"] == [{"said": 0.55, "came": 0.75, "n": 2}, {"said": 0.9, "came": 0.5, "n": 2}]
+    assert found["expected_error"] == pytest.approx((0.2 + 0.4) / 2)
+    weighed = calibration_of(said, came, np.array([1.0, 1.0, 3.0, 1.0]), bins=2)
+    assert weighed["bins"][1]["came"] == 0.75 and weighed["expected_error"] == pytest.approx((2 * 0.2 + 4 * 0.15) / 6)
+
+
+# --- the split and the record ---
 
 
 def test_the_last_fifth_is_held_out_and_what_closes_in_it_is_purged() -> None:
@@ -46,10 +142,110 @@ def test_the_last_fifth_is_held_out_and_what_closes_in_it_is_purged() -> None:
     assert earlier.opened_row.max() == 390  # opened at 395, it would close at 400, the first row held out
 
 
+def test_the_value_of_climatology_is_0() -> None:
+    table = skill(0, dates=10, names=2).pairs
+    values = np.broadcast_to([0.3, -0.2, 0.1], (len(table), 3))
+    beside = {-1: 0.0, 0: 0.3, 1: -0.2, 2: 0.1}
+    by_hand = [beside[int(c)] - beside[int(r)] for c, r in zip(table.chosen, table.rejected, strict=True)]
+    assert np.allclose(gaps(values, table), by_hand) and (~table.rivals).any()
+    assert right(np.array([0.2, 0.0, -0.1])).tolist() == [1.0, 0.5, 0.0]
+
+
+def judged(world: World, **others: Any) -> dict[str, Any]:
+    s = settings(world, **{"members": 2, "epochs": 15, **others})
+    return held_out(world.context, world.outcomes, world.opinions, world.pairs, s, min_pairs=200, resamples=500, seed=0)
+
+
+def test_the_record_of_a_judge_with_skill() -> None:
+    found = judged(skill(1, dates=150, names=20))
+    assert claims_skill(found) and found["gain"]["value"] > 0.05
+    assert set(found["beside"]) == set(RATERS) - {"length"}  # the world has no texts to count
+    assert all(r["gain"]["low"] > 0.0 and r["accuracy"]["value"] < found["accuracy"]["value"] for r in found["beside"].values())
+    assert found["climatology"]["n_pairs"] == 30 * 20 * 3  # a fifth of the dates, every name and author
+    assert found["climatology"]["accuracy"]["low"] > 0.5 and found["by_margin"]["low"] > 0.5
+    assert 0 < found["power"]["n_effective"] <= found["n_pairs"] and "fewer" in found["power"]["said"]
+    assert len(found["calibration"]["bins"]) == 10 and found["calibration"]["expected_error"] < 0.05
+    canonical_json(found)
+
+
+def told_by(world: World, says_up: np.ndarray, log_words: np.ndarray | None = None) -> World:
+    """The same market, where everyone says what `says_up` (T,A,K) has them say, in so many words."""
+    o = world.opinions
+    p_up = np.where(says_up, 0.6, 0.4)
+    texts: dict[str, Any] = {"traits": o.traits, "trait_names": o.trait_names}
+    if log_words is not None:
+        texts = {"traits": log_words[..., None].astype(np.float32), "trait_names": ("log_words",)}
+    opinions = OpinionTable(o.as_of, o.symbols, o.authors, p_up, 5, **texts)
+    outcomes = closed(opinions, world.outcomes.residual)
+    return World(world.context, opinions, outcomes, pairs(outcomes, tie=0.01), world.chance, world.good)
+
+
+def test_what_prices_alone_tell_is_no_merit_of_the_judge() -> None:
+    """In a trend prices rise and in a chop they fall, seven times of ten; what is said, and by whom, is a coin."""
+    world = skill(2, dates=150, names=20, in_trend=COIN, in_chop=COIN, quality=0.0)
+    rng = np.random.default_rng(2)
+    market = np.where(rng.random(world.context.shape[:2]) < 0.7, 1.0, -1.0) * np.sign(world.context[..., 0])
+    moved = told_by(World(world.context, world.opinions, closed(world.opinions, 0.01 * market), world.pairs, world.chance, world.good),
+                    rng.random(world.chance.shape) < 0.5)  # fmt: skip
+    found = judged(moved)
+    assert found["accuracy"]["low"] > 0.6 and found["gain"]["low"] > 0.0  # good, and better than the author average
+    assert found["beside"]["price"]["accuracy"]["low"] > 0.6 and abs(found["beside"]["price"]["gain"]["value"]) < 0.02
+    assert not claims_skill(found)
+
+
+def test_what_length_alone_tells_is_no_merit_of_the_judge() -> None:
+    """Whoever writes more is right more often."""
+    world = skill(3, dates=150, names=20, in_trend=COIN, in_chop=COIN, quality=0.0)
+    rng = np.random.default_rng(3)
+    words = rng.standard_normal(world.chance.shape)
+    is_right = rng.random(world.chance.shape) < np.where(words > 0, 0.7, 0.4)
+    found = judged(told_by(world, is_right == (world.outcomes.residual > 0)[..., None], words))
+    assert found["accuracy"]["low"] > 0.55 and found["beside"]["length"]["accuracy"]["low"] > 0.55
+    assert found["beside"]["length"]["gain"]["value"] < 0.02 and not claims_skill(found)
+
+
+def test_who_is_always_better_is_found_and_so_is_the_author_average() -> None:
+    found = judged(skill(4, dates=150, names=20, in_trend=(0.7, 0.5, 0.3), in_chop=(0.7, 0.5, 0.3), quality=0.0))
+    assert found["accuracy"]["low"] > 0.5 and abs(found["gain"]["value"]) < 0.02
+    assert abs(found["beside"]["author"]["gain"]["value"]) < 0.02 and not claims_skill(found)
+
+
+def test_too_few_pairs_make_no_record_and_no_claim() -> None:
+    world = skill(5, dates=20, names=3)
+    found = held_out(world.context, world.outcomes, world.opinions, world.pairs, settings(world), min_pairs=10**6, resamples=10, seed=0)
+    assert found["accuracy"] is None and found["n_pairs"] > 0 and not claims_skill(found) and not claims_skill(None)
+
+
+def test_one_rater_that_sees_as_much_takes_the_claim_away() -> None:
+    won, tied = {"value": 0.05, "low": 0.01, "high": 0.09}, {"value": 0.01, "low": -0.01, "high": 0.03}
+    record = {"accuracy": {"low": 0.51}, "gain": won, "beside": {"price": {"gain": won}, "stance": {"gain": won}}}
+    assert claims_skill(record)
+    assert not claims_skill({**record, "beside": {**record["beside"], "stance": {"gain": tied}}})
+    assert not claims_skill({**record, "gain": tied}) and not claims_skill({**record, "accuracy": {"low": 0.49}})
+    assert not claims_skill({**record, "accuracy": {"low": np.nan}})
+
+
+def test_a_judge_over_the_rule_desk_is_held_beside_all_raters() -> None:
+    cube = desk_cube(6, rows=400)
+    opinions = dense(cube)
+    out = close(opinions, cube, OutcomeTerms(0.0))
+    context = np.zeros((*opinions.p_up.shape[:2], 1))
+    table = pairs(out, tie=0.01, opinions=opinions)
+    found = held_out(
+        context, out, opinions, table, Settings(ROSTER, ("nothing",), epochs=1, members=2), min_pairs=50, resamples=100, seed=0
+    )  # fmt: skip
+    assert set(found["beside"]) == set(RATERS)
+    alone = held_out(
+        context, out, opinions, table, Settings(ROSTER, ("nothing",), epochs=1, members=2), min_pairs=50, resamples=100, seed=0,
+        raters=False,
+    )  # fmt: skip
+    assert alone == {**found, "beside": {}}
+
+
 def test_a_record_counts_what_was_said_and_what_was_not() -> None:
     cube = desk_cube(0)
     opinions = dense(cube)
-    out = close(opinions, cube, cost_per_side=0.0)
+    out = close(opinions, cube, OutcomeTerms(0.0))
     record = track_records(out, opinions.p_up, slice(200, 300), resamples=200, seed=0)
     assert list(record) == list(ROSTER)
     for k, author in enumerate(ROSTER):

@@ -11,7 +11,9 @@ from rlaif_ray.agents.debate import verdicts
 from rlaif_ray.config import Feedback
 from rlaif_ray.core import Cube, Opinion, OpinionTable, canonical_json
 from rlaif_ray.feedback.on_ray import judge_fold, judge_windows
-from rlaif_ray.feedback.reward_model import RewardModel, load_judge, weigh_with
+from rlaif_ray.feedback.reward_model import RewardModel
+from rlaif_ray.feedback.weighing import load_weigher, weigh_with
+from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Fold, walk_forward
 from tests.desk import ask, dense, desk_cube
 from tests.laws import assert_apply
@@ -34,7 +36,7 @@ def market() -> tuple[Cube, OpinionTable]:
 def test_the_manager_speaks_on_every_row_of_every_window(market, tmp_path) -> None:
     cube, opinions = market
     fold = folds_of(cube)[0]
-    manager, record = judge_windows(cube, fold, opinions, SECTION, 0, tmp_path, cost_per_side=0.0003, resamples=100)
+    manager, record = judge_windows(cube, fold, opinions, SECTION, 0, tmp_path, terms=OutcomeTerms(0.0003), resamples=100)
     rows = np.concatenate([np.arange(w.rows.start, w.rows.stop) for w in fold.windows])
     assert np.array_equal(manager.as_of, cube.known_at[rows]) and manager.authors == ("manager",)
     assert np.isfinite(manager.p_up[:, ~cube.delisted[-1]]).mean() > 0.9
@@ -46,8 +48,8 @@ def test_the_manager_speaks_on_every_row_of_every_window(market, tmp_path) -> No
 def test_the_served_verdict_is_the_bulk_one_bit_for_bit(market, tmp_path) -> None:
     cube, opinions = market
     fold = folds_of(cube)[0]
-    manager, _ = judge_windows(cube, fold, opinions, SECTION, 0, tmp_path, cost_per_side=0.0003, resamples=100)
-    judge, said = load_judge(tmp_path), ask(cube)
+    manager, _ = judge_windows(cube, fold, opinions, SECTION, 0, tmp_path, terms=OutcomeTerms(0.0003), resamples=100)
+    judge, said = load_weigher(tmp_path), ask(cube)
     assert isinstance(judge, RewardModel)
     for row in (fold.last.rows.start, fold.last.rows.start + 3, fold.last.rows.stop - 1):
         on_table = [o for o in said if o.as_of == cube.known_at[opinion_row(row, 5)]]
@@ -63,7 +65,7 @@ def test_noise_after_t_changes_no_verdict_by_t(tmp_path) -> None:
     for fold in folds_of(cube):
 
         def loop(c: Cube, fold: Fold = fold) -> OpinionTable:
-            return judge_windows(c, fold, dense(c), SECTION, 0, tmp_path, cost_per_side=0.0, resamples=100)[0]
+            return judge_windows(c, fold, dense(c), SECTION, 0, tmp_path, terms=OutcomeTerms(0.0), resamples=100)[0]
 
         for t in (fold.windows[1].rows.start + 4, fold.last.rows.start):
             assert_apply(loop, cube, t, np.random.default_rng(t))
@@ -74,8 +76,8 @@ def test_a_judge_that_memorises_its_pairs_knows_nothing_of_the_test_block(tmp_pa
     gains = []
     for seed in range(4):
         cube = desk_cube(20 + seed, rows=500)
-        section = Feedback(epochs=60, hidden=128, weight_decay=0.0, temperature=0.1, min_pairs=100)
-        _, record = judge_windows(cube, folds_of(cube)[0], dense(cube), section, seed, tmp_path, cost_per_side=0.0, resamples=200)
+        section = Feedback(epochs=60, weight_decay=0.0, temperature=0.1, min_pairs=100)
+        _, record = judge_windows(cube, folds_of(cube)[0], dense(cube), section, seed, tmp_path, terms=OutcomeTerms(0.0), resamples=200)
         gains.append(record["gain_over_equal_weights"])
     assert np.mean([g["value"] for g in gains]) < 0.005 and sum(g["low"] > 0 for g in gains) == 0
 
@@ -83,26 +85,27 @@ def test_a_judge_that_memorises_its_pairs_knows_nothing_of_the_test_block(tmp_pa
 def test_where_no_outcome_has_closed_weights_are_equal_and_it_is_said(market, tmp_path) -> None:
     cube, opinions = market
     section = Feedback(epochs=2, min_pairs=10**6)
-    manager, record = judge_windows(cube, folds_of(cube)[0], opinions, section, 0, tmp_path, cost_per_side=0.0, resamples=100)
+    manager, record = judge_windows(cube, folds_of(cube)[0], opinions, section, 0, tmp_path, terms=OutcomeTerms(0.0), resamples=100)
     assert all(w["judge"] == "equal_weights" and "1000000 are needed" in w["reason"] for w in record["windows"])
     assert abs(record["gain_over_equal_weights"]["value"]) < 1e-12
-    assert load_judge(tmp_path).kind == "equal_weights" and np.isfinite(manager.p_up).any()
+    assert load_weigher(tmp_path).kind == "equal_weights" and np.isfinite(manager.p_up).any()
 
 
 def test_the_manager_is_judged_against_the_climatology_that_the_analysts_are(market, tmp_path) -> None:
     """A desk of one has a manager who says what the analyst says: the same opinions on the same rows, so the same record."""
     cube, opinions = market
     alone = OpinionTable(opinions.as_of, opinions.symbols, opinions.authors[2:3], opinions.p_up[..., 2:3], opinions.horizon_bars)
-    _, record = judge_windows(cube, folds_of(cube)[0], alone, SECTION, 0, tmp_path, cost_per_side=0.0003, resamples=100)
+    _, record = judge_windows(cube, folds_of(cube)[0], alone, SECTION, 0, tmp_path, terms=OutcomeTerms(0.0003), resamples=100)
     (analyst,) = record["analysts"].values()
-    assert record["manager"]["manager"]["score"]["value"] == pytest.approx(analyst["score"]["value"], abs=1e-12)
-    assert record["manager"]["manager"]["n_opinions"] == analyst["n_opinions"] > 0
+    manager = record["ways"]["manager"]
+    assert manager["score"]["value"] == pytest.approx(analyst["score"]["value"], abs=1e-12)
+    assert manager["n_judged"] == analyst["n_closed"] > 0 and manager["n_abstained"] == 0
 
 
 def test_with_the_live_fold_nothing_has_closed_and_nothing_breaks(market, tmp_path) -> None:
     cube, opinions = market
     live = folds_of(cube)[-1]
-    manager, record = judge_windows(cube, live, opinions, SECTION, 0, tmp_path, cost_per_side=0.0, resamples=100)
+    manager, record = judge_windows(cube, live, opinions, SECTION, 0, tmp_path, terms=OutcomeTerms(0.0), resamples=100)
     assert manager.as_of[-1] == cube.known_at[-1] and np.isfinite(manager.p_up[-1]).any()
     assert all(r["n_closed"] == 0 and np.isnan(r["score"]["value"]) for r in record["analysts"].values())
 
@@ -110,8 +113,8 @@ def test_with_the_live_fold_nothing_has_closed_and_nothing_breaks(market, tmp_pa
 def test_ray_judges_as_one_process_does(market, tmp_path, ray_session) -> None:
     cube, opinions = market
     fold = folds_of(cube)[0]
-    here = judge_windows(cube, fold, opinions, SECTION, 0, tmp_path / "here", cost_per_side=0.0003, resamples=100)
-    there = judge_fold(ray.put(cube), fold, opinions, SECTION, 0, tmp_path / "there", cost_per_side=0.0003, resamples=100)
+    here = judge_windows(cube, fold, opinions, SECTION, 0, tmp_path / "here", terms=OutcomeTerms(0.0003), resamples=100)
+    there = judge_fold(ray.put(cube), fold, opinions, SECTION, 0, tmp_path / "there", terms=OutcomeTerms(0.0003), resamples=100)
     assert np.array_equal(here[0].p_up, there[0].p_up, equal_nan=True)
     assert canonical_json(here[1]) == canonical_json(there[1])
     assert (tmp_path / "here/reward_model.json").read_bytes() == (tmp_path / "there/reward_model.json").read_bytes()
