@@ -61,8 +61,8 @@ def reliability(series: Sequence[Series], levels: Sequence[float], *, title: str
     return f'<svg viewBox="0 0 {size} {size}" class="square" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 
-def intervals(rows: Sequence[tuple[str, str, float, float, float]], *, title: str) -> str:
-    """A dot and its 95% interval a row, in percent, with zero marked. Rows are (label, css, value, low, high) as fractions."""
+def intervals(rows: Sequence[tuple[str, str, float, float, float]], *, percent: bool = True, title: str) -> str:
+    """A dot and its 95% interval a row, with zero marked. Rows are (label, css, value, low, high), as fractions where in percent."""
     height = 26 * len(rows) + 30
     finite = np.array([v for row in rows for v in row[2:] if np.isfinite(v)] + [0.0])
     low, high = _range(finite)
@@ -73,7 +73,7 @@ def intervals(rows: Sequence[tuple[str, str, float, float, float]], *, title: st
 
     parts = [f'<path class="zero" d="M{place(0):.1f},4V{height - 24}"/>']
     for tick in _ticks(low, high):
-        parts.append(f'<text x="{place(tick):.1f}" y="{height - 8}" class="tick" text-anchor="middle">{tick:.0%}</text>')
+        parts.append(f'<text x="{place(tick):.1f}" y="{height - 8}" class="tick" text-anchor="middle">{_label(tick, percent)}</text>')
     for i, (label, css, value, lo, hi) in enumerate(rows):
         y = 18 + 26 * i
         parts.append(f'<text x="{label_width - 10}" y="{y + 4}" class="label" text-anchor="end">{escape(label)}</text>')
@@ -135,6 +135,10 @@ def stacked(times: Sequence[str], layers: Sequence[Series], *, title: str) -> st
         base = top
     parts.append(_x_axis(times, x))
     return _svg(parts, title)
+
+
+def _label(tick: float, percent: bool) -> str:
+    return f"{tick:.0%}" if percent else f"{tick:g}"
 
 
 def _svg(parts: Sequence[str], title: str) -> str:

@@ -252,6 +252,39 @@ class ForecastOptimiser:
         return weights
 
 
+class BestVerdicts(_DecidesInBulk):
+    """Equal weight on the third of the names of which a desk thinks most, picked when it speaks and left to drift until it speaks again.
+
+    Where it has said nothing of three names or more, equal weight.
+
+    Parameters
+    ----------
+    as_of : (D,) moments at which it spoke, rising.
+    p_up : (D,A) what it said; NaN where it abstained.
+    """
+
+    reason = "the third of the names of which the desk thinks most"
+
+    def __init__(self, name: str, as_of: np.ndarray, p_up: np.ndarray) -> None:
+        self.name, self._as_of, self._p_up = name, as_of, p_up
+
+    def weights(self, cube: Cube, rows: slice) -> np.ndarray:
+        """(T,A) for decision rows."""
+        listed, growth = cube.listed, np.cumsum(_log_returns(cube), axis=0)
+        numbers = np.arange(rows.start, rows.stop)
+        spoken = np.searchsorted(self._as_of, cube.known_at[numbers], side="right") - 1
+        spoken_row = np.searchsorted(cube.known_at, self._as_of)
+        out = _equal(listed[numbers])
+        for d in np.unique(spoken[spoken >= 0]).tolist():
+            candidates = np.flatnonzero(listed[spoken_row[d]] & np.isfinite(self._p_up[d]))
+            if len(candidates) < 3:
+                continue
+            picked, held = np.zeros(listed.shape[1]), spoken == d
+            picked[candidates] = _best_third(self._p_up[d, candidates])
+            out[held] = _to_one(picked * np.exp(growth[numbers[held]] - growth[spoken_row[d]]) * listed[numbers[held]])
+        return out
+
+
 def forecast_optimiser(cube: Cube, table: ForecastTable, *, cost_per_side: float, max_weight: float) -> ForecastOptimiser:
     """The optimiser of that table's model, over the horizon that is nearest to a week of the cube's bars."""
     horizon = min(table.horizons, key=lambda h: abs(h - cube.bars_per_year / 52))

@@ -11,7 +11,17 @@ from rlaif_ray.core import Cube, MarketView
 from rlaif_ray.data.synthetic import SyntheticSource
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Accounts, Market
-from rlaif_ray.strategies import HRP, BuyAndHold, EqualWeight, InverseVolatility, MinVariance, Momentum, ShortTermReversal, baselines
+from rlaif_ray.strategies import (
+    HRP,
+    BestVerdicts,
+    BuyAndHold,
+    EqualWeight,
+    InverseVolatility,
+    MinVariance,
+    Momentum,
+    ShortTermReversal,
+    baselines,
+)  # fmt: skip
 from tests.laws import assert_apply, assert_pure, random_cube
 from tests.markets import daily
 from tests.oracle import MAX_WEIGHT, RESEARCH, market_cube
@@ -172,3 +182,28 @@ def test_no_rule_claims_an_edge_where_there_is_none():
         for name in found:
             claims[name] = claims.get(name, 0) + edge(found[name], found["equal_weight"], seed=seed).claim
     assert max(claims.values()) <= 2, claims
+
+
+def verdicts_on(cube: Cube) -> BestVerdicts:
+    rows = np.arange(20, len(cube.times), 10)
+    p_up = np.random.default_rng(5).uniform(0.4, 0.6, (len(rows), len(cube.symbols)))
+    p_up[3] = np.nan  # nobody said anything
+    p_up[4, 2:] = np.nan  # of two names only
+    return BestVerdicts("desk", cube.known_at[rows], p_up)
+
+
+def test_the_best_verdicts_are_held_until_the_desk_speaks_again() -> None:
+    cube = daily(np.cumprod(np.array([[1.0, 1.0, 1.0]] + [[1.0, 1.1, 1.0]] * 9), axis=0))
+    desk = BestVerdicts("desk", cube.known_at[[2, 6]], np.array([[0.4, 0.6, 0.5], [0.6, 0.4, 0.5]]))
+    assert np.allclose(desk.weights(cube, slice(0, 10))[:, 1], [1 / 3] * 2 + [1.0] * 4 + [0.0] * 4)
+
+
+def test_the_best_verdicts_in_bulk_are_those_row_by_row_and_silence_is_equal_weight() -> None:
+    cube = late_listing(3)
+    desk = verdicts_on(cube)
+    bulk = desk.weights(cube, rows_of(cube))
+    for t in (5, 20, 33, 55, 64, 95, 159):
+        assert np.array_equal([desk.decide(view_at(cube, t)).weights[s] for s in cube.symbols], bulk[t])
+    listed = cube.listed / cube.listed.sum(axis=1, keepdims=True)
+    assert np.allclose(bulk[:20], listed[:20]) and np.allclose(bulk[50:70], listed[50:70])
+    assert (np.count_nonzero(bulk[70:80], axis=1) <= 3).all() and np.allclose(bulk.sum(axis=1), 1.0)

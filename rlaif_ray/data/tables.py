@@ -59,7 +59,9 @@ class Table:
 
 
 # What a table's `timestamp` means: bars, the end of the interval; facts, the end of the period that the figure is about, or
-# the midnight after an observation's date; documents and mentions, publication.
+# the midnight after an observation's date; documents and mentions, publication; opinions and their outcomes, the moment that
+# the opinion was given as of (it is part of the id, and a key of its own so that a writer reads those moments alone); labels and
+# reviews, when they were given. The schemas of the last four are those of the values that they hold: see `data.opinions`.
 TABLES: dict[str, Table] = {
     "bars": Table(),
     "filings": Table(),
@@ -70,6 +72,10 @@ TABLES: dict[str, Table] = {
     "quarantine": Table(("id",), "month", QUARANTINE_SCHEMA),
     "ingests": Table(("id",), "month", INGEST_SCHEMA),
     "builds": Table(("symbol", "name"), "month", BUILD_SCHEMA),
+    "opinions": Table(("timestamp", "id"), "month"),
+    "outcomes": Table(("timestamp", "opinion_id"), "month"),
+    "human_labels": Table(("id",), "month"),
+    "human_reviews": Table(("id",), "month"),
 }
 _ACROSS = Table(partition="month")
 _TEXT = Table(("symbol", "id"), schema=TEXT_SCHEMA)
