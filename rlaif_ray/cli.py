@@ -12,9 +12,13 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rlaif_ray import __version__, cli_features, cli_lake, ray_runtime
+from rlaif_ray import __version__, cli_features, cli_feedback, cli_lake, cli_thesis, ray_runtime
 from rlaif_ray.errors import ConfigError, DataError, RlaifError, did_you_mean
+
+if TYPE_CHECKING:
+    from rlaif_ray.config import Config
 
 
 @dataclass(frozen=True)
@@ -121,32 +125,55 @@ VAULT = {"open-vault": "open", "break-vault": "broken"}
 
 
 def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    asked = [state for flag, state in VAULT.items() if flag in flags]
+    config = _config_of_run(flags, knobs, {"backtest.vault": asked[-1]} if asked else {})
+    from rlaif_ray.pipeline import run_pipeline
+    from rlaif_ray.report import summary_text
+
+    run, result = run_pipeline(config, flags.get("run-dir"), flags.get("resume"))
+    _print_run(run.path, flags, lambda trials: summary_text(result, trials=trials))
+
+
+def _improve(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    config = _config_of_run(flags, knobs, {"improve.cycles": flags["cycles"]} if "cycles" in flags else {})
+    from rlaif_ray.improve import improve
+    from rlaif_ray.improve_report import summary_text
+
+    run, result = improve(config, flags.get("run-dir"), flags.get("resume"))
+    _print_run(run.path, flags, lambda trials: summary_text(result, trials=trials))
+
+
+def _config_of_run(flags: dict[str, str], knobs: dict[str, str], own: dict[str, str]) -> Config:
+    """What a run that starts from a source is configured by: the run's own config where it goes on, else preset, file and knobs.
+
+    `own` : knobs that the verb's undotted flags stand for.
+    """
     from rlaif_ray.config import load_config
     from rlaif_ray.runs import Run
 
+    cli_lake.show_progress()
     resume = flags.get("resume")
     if resume is not None:
-        clash = [f"--{n}" for n in ("scale", "config", "run-dir", *VAULT) if n in flags] + [f"--{k}" for k in knobs]
+        clash = [f"--{n}" for n in flags if n not in ("resume", "json")] + [f"--{k}" for k in knobs]
         if clash:
             raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(clash)}, or start a new run")
         config = Run.open(resume).config
     else:
-        asked = [state for flag, state in VAULT.items() if flag in flags]
-        config = load_config(flags.get("scale"), flags.get("config"), knobs | ({"backtest.vault": asked[-1]} if asked else {}))
+        config = load_config(flags.get("scale"), flags.get("config"), knobs | own)
     if config.facts is not None:
-        raise ConfigError(f"--facts.type {config.facts.type}: the pipeline reads the lake; take facts in first, with rlaif ingest")
-    from rlaif_ray.pipeline import run_pipeline
-    from rlaif_ray.report import summary_text
+        raise ConfigError(f"--facts.type {config.facts.type}: a run reads the lake; take facts in first, with rlaif ingest")
+    return config
 
-    cli_lake.show_progress()
-    run, result = run_pipeline(config, flags.get("run-dir"), resume)
-    folder = run.path.resolve()  # in full: a submitted job runs in a folder that nobody would guess
+
+def _print_run(path: Path, flags: dict[str, str], summary: Callable[[int], str]) -> None:
+    """What a run found, and where it lies: in full, for a submitted job runs in a folder that nobody would guess."""
+    folder = path.resolve()
     if "json" in flags:
         # Standard output is then result.json and nothing else, so that it can be piped.
         sys.stdout.write((folder / "result.json").read_text())
         print(f"run: {folder}", file=sys.stderr)
         return
-    print(summary_text(result, trials=json.loads((folder / "verdict.json").read_text())["trials"]))
+    print(summary(json.loads((folder / "verdict.json").read_text())["trials"]))
     print(f"\nreport: {folder / 'report.html'}\nrun: {folder}")
 
 
@@ -188,20 +215,88 @@ _LAKE = {
     "dataset": Flag("NAME", "One dataset of it; default: all."),
 }
 
+_TOLD = {"lake": Flag("URI", "The lake: what --lake.uri of the pipeline named."), "dataset": Flag("NAME", "The dataset in it.")}
+_RUN = {
+    "scale": Flag("NAME", "Preset of sizes and budgets: smoke (minutes), laptop (an hour), cluster, signal-test."),
+    "config": Flag("FILE", "YAML file of knobs, laid over the preset."),
+    "run-dir": Flag("DIR", "Where to write; default runs/<verb>-<UTC time>. On a cluster: storage that all nodes see."),
+    "resume": Flag("RUN", "Go on with an unfinished run: committed stages are not done again."),
+    "json": Flag(None, "Print result.json on standard output, and nothing else."),
+}
+
 VERBS: dict[str, Verb] = {
     "pipeline": Verb(
         "bars -> features -> forecasts -> opinions -> policy -> walk-forward backtest -> report, and a model to serve",
         {
-            "scale": Flag("NAME", "Preset of sizes and budgets: smoke (minutes), laptop (an hour), cluster, signal-test."),
-            "config": Flag("FILE", "YAML file of knobs, laid over the preset."),
-            "run-dir": Flag("DIR", "Where to write; default runs/pipeline-<UTC time>. On a cluster: storage that all nodes see."),
-            "resume": Flag("RUN", "Go on with an unfinished run: committed stages are not done again."),
-            "json": Flag(None, "Print result.json on standard output, and nothing else."),
+            **_RUN,
             "open-vault": Flag(None, "Test in the vault, which a configuration may do once: the ledger remembers."),
             "break-vault": Flag(None, "Open it though the configuration did before; the result says so."),
         },
         True,
         _pipeline,
+    ),
+    "improve": Verb(
+        "opinions -> closed outcomes -> pairs -> reward model -> better verdicts, turn by turn, kept only where unseen dates say so",
+        {**_RUN, "cycles": Flag("N", "Turns, each judged on a block of dates of its own; default 3.")},
+        True,
+        _improve,
+    ),
+    "train-thesis": Verb(
+        "teach the small thesis policy, by its teacher and then by reward, and test it on short folds: a table, and policies to use",
+        _RUN,
+        True,
+        cli_thesis.train,
+    ),
+    "track": Verb(
+        "close the opinions of a dataset whose horizon has passed, once each; with --follow as bars come in",
+        {
+            **_TOLD,
+            "run": Flag("RUN", "A finished run: its dataset, terms and universe; what its desk said is taken in first."),
+            "config": Flag("FILE", "YAML file of knobs."),
+            "follow": Flag(None, "Go on until Ctrl-C or SIGTERM."),
+            "every": Flag("SECONDS", "How often to look while following; default 60."),
+            "again": Flag(None, "Judge what has an outcome too: one that comes out otherwise becomes a revision."),
+            "json": Flag(None, "Print as JSON, a line a pass."),
+        },
+        True,
+        cli_feedback.track,
+    ),
+    "feedback add": Verb(
+        "a person's word that one opinion is better than another, into quarantine",
+        {
+            **_TOLD,
+            "chosen": Flag("ID", "The better opinion; `rlaif feedback list --symbol NAME` shows ids."),
+            "rejected": Flag("ID", "The other."),
+            "by": Flag("NAME", "Who says so."),
+            "note": Flag("TEXT", "Why."),
+            "symbol": Flag("NAME", "Checked against both opinions."),
+            "as-of": Flag("TIME", "Checked against both opinions, such as 2020-01-02T21:00:00Z."),
+        },
+        False,
+        cli_feedback.add,
+    ),
+    "feedback review": Verb(
+        "a second person's word on a label; accepted, it may be learnt from, from now on",
+        {
+            **_TOLD,
+            "label": Flag("ID", "The label."),
+            "by": Flag("NAME", "Somebody else than who gave it."),
+            "verdict": Flag("WORD", "accept or reject."),
+            "reason": Flag("TEXT", "Why."),
+        },
+        False,
+        cli_feedback.review,
+    ),
+    "feedback list": Verb(
+        "people's labels and where they stand; with --symbol the opinions that a label may name",
+        {
+            **_TOLD,
+            "symbol": Flag("NAME", "Opinions on it, with their ids."),
+            "as-of": Flag("TIME", "Only those of this moment."),
+            "json": Flag(None, "As JSON."),
+        },
+        False,
+        cli_feedback.show,
     ),
     "validate": Verb(
         "bring the policies of a finished run before the gate: PROMOTE or REJECT, with reasons",
