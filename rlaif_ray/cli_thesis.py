@@ -108,6 +108,7 @@ def _findings(result: Mapping[str, Any]) -> list[str]:
         said.append(f"SFT: loss of the second epoch over the last one's, fold by fold: {', '.join(f'{x:.3f}' for x in ratios)}.")
     claimed = [WORDS[name] for name, arm in result["arms"].items() if arm["edge"]]
     said.append(f"An edge over equal weight is claimed for: {', '.join(claimed)}." if claimed else "No edge over equal weight is claimed.")
+    said.append("Who learns shuffled labels takes sides by chance; where there is a signal, such a side earns or loses by chance too.")
     return said
 
 

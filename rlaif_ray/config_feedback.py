@@ -63,6 +63,8 @@ class Improve(Section):
     """Share of the dates that the first challenger learns from."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Chance, over all cycles together, that a challenger which is no better is kept."""
+    thesis: bool = False
+    """Seat the thesis policy on the desk beside the rules, taught anew (`thesis.*`) before each block."""
     online: bool = False
     """Let the judges go on learning inside a block, from outcomes that have closed, every `update_bars` bars."""
     update_bars: int = Field(default=21, ge=1)

@@ -23,11 +23,13 @@ import ray
 import torch
 
 from rlaif_ray import artefacts, ray_runtime, results
+from rlaif_ray.agents import build as seat_rules
 from rlaif_ray.agents import records
 from rlaif_ray.config import Config
-from rlaif_ray.core import Cube, ModelRef, OpinionTable, canonical_json, content_hash
+from rlaif_ray.core import Analyst, Cube, ModelRef, OpinionTable, canonical_json, content_hash
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.stages_on_ray import dataset_of
+from rlaif_ray.errors import ConfigError
 from rlaif_ray.feedback import build
 from rlaif_ray.feedback.closing_on_ray import close_on_ray, rollout
 from rlaif_ray.feedback.contest import challenge, standing
@@ -36,6 +38,9 @@ from rlaif_ray.feedback.evidence import held_out
 from rlaif_ray.feedback.lessons import LabelNoise, judged_pairs
 from rlaif_ray.feedback.outcomes import tabled
 from rlaif_ray.feedback.reward_training_on_ray import fit_ensemble
+from rlaif_ray.feedback.thesis_analyst import ThesisAnalyst
+from rlaif_ray.feedback.thesis_desk_on_ray import seated, teach
+from rlaif_ray.feedback.thesis_on_ray import reading, study_of
 from rlaif_ray.feedback.weighing import EqualWeights, Weigher, fit_weigher, load_weigher
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Cycle
@@ -76,7 +81,10 @@ def improve(config: Config, run_dir: str | None = None, resume: str | None = Non
     with Run.resume(resume) if resume is not None else Run.create("improve", config, run_dir) as run:
         ray_runtime.attach()
         dataset, ingested = dataset_of(run)
+        if run.config.improve.thesis:
+            dataset = reading(dataset, study_of(run.config.thesis))
         cube = dataset.cube()
+        _check_thesis(run.config)
         turns, vault, ledger = cut_cycles(run.config, cube), vault_of(run.config, cube), TrialLedger(run.config.lake.uri)
         run.settle()
         terms = Terms.of(run.config, cube)
@@ -103,6 +111,15 @@ def improve(config: Config, run_dir: str | None = None, resume: str | None = Non
     return run, result
 
 
+def _check_thesis(config: Config) -> None:
+    """A desk answers one question. Raises `ConfigError` where the thesis policy would answer another."""
+    if config.improve.thesis and config.thesis.horizon_bars != config.agents.horizon_bars:
+        raise ConfigError(
+            f"--thesis.horizon_bars is {config.thesis.horizon_bars} and --agents.horizon_bars {config.agents.horizon_bars}; "
+            "on one desk both look as far ahead"
+        )
+
+
 def _walk(loop: _Loop, turns: list[Cycle]) -> list[Path]:
     """The contests' folders, turn by turn."""
     spoken: list[Path] = []
@@ -116,21 +133,39 @@ def _walk(loop: _Loop, turns: list[Cycle]) -> list[Path]:
 
 
 def _rollouts(loop: _Loop, turn: Cycle) -> list[Path]:
-    """The desk's opinions on the rows that the turn adds: before the first turn all that there is to learn from, then its block."""
-    spans = [turn.block] if turn.number > 1 else [slice(turn.learn.start, turn.block.start), turn.block]
-    section = loop.config.agents
+    """The desk's opinions on the rows that the turn adds: before the first turn all that there is to learn from, then its block.
 
-    def spoken(rows: slice) -> Path:
-        def compute(out: Path) -> None:
-            spoken = rollout(loop.cube_ref, rows, section)
-            given = spoken["as_of"].to_numpy().astype("datetime64[us]")  # the first may be of the span before
-            spoken = spoken.filter(pa.array(given >= loop.cube.known_at[rows.start]))
-            pq.write_table(spoken, out / "opinions.parquet", compression="zstd")
+    A thesis policy on the desk is taught on what had closed before the rows that it speaks on. Before the first block it
+    speaks on the later half only, taught on the earlier: whoever weighs it learns from what it said of rows that it did not know.
+    """
+    embargo, block = loop.config.backtest.embargo_bars, _spoken(loop, turn.block, turn.learn)
+    if turn.number > 1:
+        return [block]
+    start, stop = turn.learn.start, turn.block.start
+    if not loop.config.improve.thesis:
+        return [_spoken(loop, slice(start, stop), None), block]
+    middle = (start + stop) // 2
+    return [_spoken(loop, slice(start, middle), None), _spoken(loop, slice(middle, stop), slice(start, middle - embargo)), block]
 
-        stage = loop.run.stage(f"rollout/rows={rows.start}", loop.cube.id, section.model_dump(mode="json"), [rows.start, rows.stop])
-        return stage.get_or(compute)
 
-    return [spoken(rows) for rows in spans]
+def _spoken(loop: _Loop, rows: slice, learn: slice | None) -> Path:
+    """What the desk says on `rows`; where there is one, its thesis policy has learnt from `learn`."""
+    section, theses = loop.config.agents, loop.config.improve.thesis and learn is not None
+
+    def compute(out: Path) -> None:
+        desk: list[Analyst] = list(seat_rules(section))
+        if theses and learn is not None:
+            policy = teach(loop.cube_ref, learn, loop.config.thesis, loop.judged_by, seed=loop.seed(f"thesis/rows={rows.start}"))
+            policy.save(out / "thesis")
+            desk.append(seated(policy, loop.config.thesis))
+        spoken = rollout(loop.cube_ref, rows, section, analysts=desk)
+        given = spoken["as_of"].to_numpy().astype("datetime64[us]")  # the first may be of the rows before
+        spoken = spoken.filter(pa.array(given >= loop.cube.known_at[rows.start]))
+        pq.write_table(spoken, out / "opinions.parquet", compression="zstd")
+
+    asked = [section.model_dump(mode="json"), loop.judged_by, rows, learn if theses else None]
+    taught = [loop.config.thesis.model_dump(mode="json"), loop.config.seed] if theses else []
+    return loop.run.stage(f"rollout/rows={rows.start}", loop.cube.id, *asked, *taught).get_or(compute)
 
 
 def _close(loop: _Loop, turn: Cycle, spoken: list[Path]) -> Path:
@@ -152,7 +187,8 @@ def _records(loop: _Loop, spoken: list[Path], stop: int) -> pa.Table:
 
 
 def _table(loop: _Loop, spoken: pa.Table) -> OpinionTable:
-    return records.dense(spoken, loop.cube.symbols, loop.config.agents.roster)
+    voices = (*loop.config.agents.roster, ThesisAnalyst.name) if loop.config.improve.thesis else loop.config.agents.roster
+    return records.dense(spoken, loop.cube.symbols, voices)
 
 
 def _fit(loop: _Loop, turn: Cycle, spoken: list[Path], closed: Path) -> Path:

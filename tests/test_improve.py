@@ -128,10 +128,29 @@ def test_too_few_pairs_keep_equal_weights_and_say_why(ray_session: None, tmp_pat
     json.loads(canonical_json(result))
 
 
+def test_theses_are_weighed_beside_the_rules_on_rows_that_they_were_not_taught_on(ray_session: None, tmp_path: Path) -> None:
+    quick = {"thesis__sft__epochs": "1", "thesis__rft__epochs": "1", "improve__cycles": "1", "improve__thesis": "true"}
+    run, result = improve(load_config("smoke", None, knobs(tmp_path / "lake", **{**QUICK, **quick})), str(tmp_path / "run"))
+    spans = [pq.read_table(f).to_pylist() for f in sorted(run.path.glob("stages/rollout/*/*/opinions.parquet"), key=_row_of)]
+    heard = [{o["author"] for o in span if o["p_up"] is not None} for span in spans]
+    assert ["thesis" in authors for authors in heard] == [False, True, True]
+    theses = [o for span in spans for o in span if o["author"] == "thesis" and o["p_up"] is not None]
+    rules = {o["prompt_hash"] for span in spans for o in span if o["author"] == "technical"}
+    assert all(o["origin"] == "thesis" and o["prompt_hash"] in rules for o in theses) and len({o["model"] for o in theses}) == 2
+    assert result["cycles"][0]["judge"]["n_pairs"] > 50
+    judge = load_weigher(next(run.path.glob("stages/fit/cycle=1/*/challenger")))
+    assert judge.authors[-1] == "thesis"
+
+
+def _row_of(opinions: Path) -> int:
+    return int(opinions.parts[-3].removeprefix("rows="))
+
+
 @pytest.mark.parametrize(
     ("knob", "says"),
     [
         ({"improve__cycles": "40"}, "lower --improve.cycles"),
+        ({"improve__thesis": "true", "thesis__horizon_bars": "20"}, "thesis.horizon_bars is 20"),
         ({"backtest__vault": "open", "backtest__vault_from": "2024-06-01"}, "leaves the vault closed"),
     ],
 )  # fmt: skip

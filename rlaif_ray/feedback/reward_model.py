@@ -186,12 +186,14 @@ class RewardModel:
     def _reduce(self, by_head: np.ndarray, p_up: np.ndarray, out: np.ndarray) -> None:
         """Mean, `lower` and `sure` (3,Q,K) of the members' rewards (M,Q,K,H), into `out`."""
         each = _in_order([self.settings.heads[h] * by_head[..., i] for i, h in enumerate(self.heads)])  # (M,Q,K)
+        mean = _in_order(each) / len(each)
+        apart = each - mean
         spoke = np.isfinite(p_up)
-        heard = np.where(spoke, each, 0.0)
-        centre = _in_order([heard[..., k] for k in range(p_up.shape[-1])]) / np.maximum(spoke.sum(axis=-1), 1)
-        out[0], spread = _mean_and_spread(each)
-        out[1] = out[0] - self.settings.confidence * _mean_and_spread(each - centre[..., None])[1]
-        out[2] = out[0] - self.settings.confidence * spread
+        heard = apart if spoke.all() else np.where(spoke, apart, 0.0)
+        shift = _in_order([heard[..., k] for k in range(p_up.shape[-1])]) / np.maximum(spoke.sum(axis=-1), 1)
+        # A member whose rewards all lie higher tells nobody from nobody: its shift is no doubt about whom to choose.
+        out[0], out[2] = mean, mean - self.settings.confidence * _spread(apart)
+        out[1] = mean - self.settings.confidence * _spread(apart - shift[..., None])
 
     def weights(self, context: np.ndarray, p_up: np.ndarray, traits: np.ndarray | None = None) -> np.ndarray:
         """(...,K) softmax over who spoke of lower bound / temperature: sums to 1, or is 0 where nobody spoke or cleared the bar."""
@@ -283,32 +285,37 @@ class RewardModel:
 
     def _inputs(self, context: np.ndarray, p_up: np.ndarray, traits: np.ndarray | None) -> np.ndarray:
         """(Q,K,D) float32 inputs of opinions p_up (Q,K) in contexts (Q,C); who did not speak says nothing in particular."""
-        parts: list[np.ndarray] = []
-        for block in (b for b in SEES if b in self.settings.sees):
-            if block == "context":
-                parts.append(self._standard("context", context)[:, None])
-            elif block == "direction":
-                parts.append(np.nan_to_num(np.sign(p_up - 0.5))[..., None])
-            elif block == "stance":
-                parts.append(self._standard("stance", stance(p_up)))
-            elif block == "author":
-                parts.append(np.eye(len(self.authors))[None])
-            elif traits is None or traits.shape != (*p_up.shape, len(self.settings.traits)):
-                seen = None if traits is None else traits.shape
-                raise DataError(f"the reward model reads {self.settings.traits} of texts; expected them (...,K,X), seen {seen}")
-            else:
-                parts.append(self._standard("text", traits))
-        x = np.empty((*p_up.shape, sum(part.shape[-1] for part in parts)), np.float32)
-        end = np.cumsum([part.shape[-1] for part in parts])
-        for part, stop in zip(parts, end, strict=True):
-            x[..., stop - part.shape[-1] : stop] = part
+        s, k = self.settings, len(self.authors)
+        if "text" in s.sees and (traits is None or traits.shape != (*p_up.shape, len(s.traits))):
+            seen = None if traits is None else traits.shape
+            raise DataError(f"the reward model reads {s.traits} of texts; expected them (...,K,X), seen {seen}")
+        widths = {"context": len(s.context), "direction": 1, "stance": 2, "author": k, "text": len(s.traits)}
+        blocks = [b for b in SEES if b in s.sees]
+        first = dict(zip(blocks, np.cumsum([0] + [widths[b] for b in blocks]), strict=False))
+        of_question = np.zeros((len(p_up), sum(widths[b] for b in blocks)), np.float32)
+        if "context" in first:
+            of_question[:, : len(s.context)] = self._standard("context", context)
+        x = np.repeat(of_question, k, axis=0).reshape(*p_up.shape, -1)  # a question's context is that of all its voices
+        if "direction" in first:
+            x[..., first["direction"]] = np.nan_to_num(np.sign(p_up - 0.5))
+        if "stance" in first:
+            for i, column in enumerate(stance(p_up)):
+                x[..., first["stance"] + i] = self._standard("stance", column, i)
+        if "author" in first:
+            for i in range(k):
+                x[:, i, first["author"] + i] = 1.0
+        if "text" in first and traits is not None:
+            x[..., first["text"] :] = self._standard("text", traits)
         return x
 
-    def _standard(self, block: str, x: np.ndarray) -> np.ndarray:
-        """float32 in [-5, 5]; what is not known stands at its mean."""
-        z = np.clip((x - self._scale[f"{block}.mean"]) / self._scale[f"{block}.std"], -5.0, 5.0)
+    def _standard(self, block: str, x: np.ndarray, column: int | None = None) -> np.ndarray:
+        """In [-5, 5]; what is not known stands at its mean."""
+        mean, std = self._scale[f"{block}.mean"], self._scale[f"{block}.std"]
+        if column is not None:
+            mean, std = mean[column], std[column]
+        z = (x - mean) / std
         z[~np.isfinite(z)] = 0.0
-        return z.astype(np.float32)
+        return np.clip(z, -5.0, 5.0, out=z)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -320,7 +327,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return exp / np.where(total > 0, total, 1.0)
 
 
-def _in_order(parts: Sequence[np.ndarray]) -> np.ndarray:
+def _in_order(parts: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Their sum, one after the other, so that one opinion and a table of them add up alike, bit for bit."""
     total = parts[0]
     for part in parts[1:]:
@@ -328,8 +335,6 @@ def _in_order(parts: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _mean_and_spread(each: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the members (M,...); a single member is taken at its word."""
-    mean = _in_order(list(each)) / len(each)
-    square = _in_order([(e - mean) ** 2 for e in each])
-    return mean, np.sqrt(square / max(len(each) - 1, 1))
+def _spread(apart: np.ndarray) -> np.ndarray:
+    """Standard deviation of members that lie so far (M,...) from their mean; a single one is taken at its word."""
+    return np.sqrt(_in_order(apart * apart) / max(len(apart) - 1, 1))

@@ -45,7 +45,7 @@ class Asked:
     def scale(self, context: np.ndarray, sees: Sequence[str]) -> dict[str, np.ndarray]:
         """Mean and deviation of every column: contexts over questions, what was said over opinions."""
         said = np.isfinite(self.p_up)
-        columns = {"context": context[self.date, self.asset], "stance": stance(self.p_up[said])}
+        columns = {"context": context[self.date, self.asset], "stance": stance(self.p_up[said]).T}
         if self.traits is not None:
             columns["text"] = self.traits[said].astype(np.float64)
         out = {}
@@ -107,9 +107,9 @@ def member_seed(seed: int, member: int) -> int:
 
 
 def stance(p_up: np.ndarray) -> np.ndarray:
-    """(N,2) logit and its absolute value."""
+    """(2,...) logit and its absolute value."""
     logit = np.log(p_up) - np.log1p(-p_up)
-    return np.stack([logit, np.abs(logit)], axis=-1)
+    return np.stack([logit, np.abs(logit)])
 
 
 def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -88,9 +88,10 @@ class TextRewardModel:
             generator = torch.Generator().manual_seed(s.seed)
             for _ in range(s.epochs):
                 for index in torch.randperm(len(pairs), generator=generator).split(s.batch):
-                    mine = index[rank::workers]
+                    share = index[rank::workers]
+                    mine = share if len(share) else index[:1]  # read for nothing: who has no share steps with the rest
                     gap = self._gap(network, [chosen[i] for i in mine], [rejected[i] for i in mine])
-                    loss = bradley_terry(gap, weight[mine], s.label_smoothing).sum() * (workers / len(index))
+                    loss = bradley_terry(gap, weight[mine], s.label_smoothing).sum() * (workers / len(index) if len(share) else 0.0)
                     optimiser.zero_grad()
                     loss.backward()
                     nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

@@ -49,7 +49,7 @@ def train_thesis(config: Config, run_dir: str | None = None, resume: str | None 
         study = study_of(run.config.thesis)
         ray_runtime.attach()
         dataset, ingested = dataset_of(run)
-        cube = _cube(run.config, _reading(dataset, study))
+        cube = _cube(run.config, reading(dataset, study))
         folds, terms = _folds(run.config, cube), Terms.of(run.config, cube)
         trade = TradeTerms(terms.costs, terms.fill, terms.max_weight)
         judged_by = outcome_terms(run.config, terms, dataset.sectors)
@@ -76,7 +76,7 @@ def study_of(section: Thesis) -> Study:
     )  # fmt: skip
 
 
-def _reading(dataset: Dataset, study: Study) -> Dataset:
+def reading(dataset: Dataset, study: Study) -> Dataset:
     """The dataset, with the columns that the thesis reads among those of the cube."""
     made = {s.name for name in dataset.catalog.sets for s in dataset.catalog.specs(name, dataset.price_kind)} - set(dataset.absent)
     more = [c for c in study.sources.values() if c in made and c not in dataset.features]

@@ -129,13 +129,16 @@ def test_what_a_worker_raised_on_purpose_is_what_the_user_reads() -> None:
 
 @pytest.mark.slow
 def test_fifty_million_parameters_fit_and_score_on_a_cpu() -> None:
-    """One member; fifty steps lower the loss on what it learns from, and one opinion is scored as among many."""
+    """One member; some seventy steps, and it tells most of the pairs that it learnt from; one opinion is scored as among many."""
     data, settings = Judged.of(2, count=300), replace(SETTINGS, size="large", members=1, epochs=6, batch=16)
     assert 45e6 < parameters(7, "large", 2) < 55e6
     model = RewardModel(settings).fit(data.context, data.opinions, data.pairs)
     rewards = model.rewards(data.context, data.opinions.p_up).mean
     alone = model.rewards(data.context[5, 1], data.opinions.p_up[5, 1]).mean
-    assert np.isfinite(rewards).all() and rewards.std() > 0.01
+    assert np.isfinite(rewards).all()
+    anchored = np.concatenate([rewards, np.zeros((*rewards.shape[:2], 1))], axis=2)  # climatology, -1, is the last
+    better, worse = (anchored[data.pairs.date, data.pairs.asset, side] for side in (data.pairs.chosen, data.pairs.rejected))
+    assert (better > worse).mean() > 0.6
     np.testing.assert_array_equal(alone, rewards[5, 1])
 
 
@@ -152,18 +155,18 @@ def test_in_this_process_texts_are_learnt_as_without_ray(ray_session: None, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["ours", "trl"])
+@pytest.mark.parametrize(("trainer", "count"), [("ours", 129), ("trl", 128)])
 def test_texts_are_learnt_by_one_worker_as_by_none_and_by_two_up_to_rounding(
-    ray_session: None, tmp_path: Path, settings: TextSettings, trainer: Any
+    ray_session: None, tmp_path: Path, settings: TextSettings, trainer: Any, count: int
 ) -> None:  # fmt: skip
-    """Rounding grows from step to step: it is held to 1e-5 after four steps."""
-    pairs = marked(1, 128)
+    """Rounding grows from step to step: it is held to 1e-5 after five steps. TRL fills up a last batch that does not share out."""
+    pairs = marked(1, count)
     settings = replace(settings, epochs=1, label_smoothing=0.1)
     plain = TextRewardModel(settings)
     plain = plain.fit(pairs) if trainer == "ours" else fit_with_trl(plain, pairs, tmp_path / "scratch")
     one, two = (fit_text_reward(pairs, settings, workers=w, storage=tmp_path / "store", trainer=trainer) for w in (1, 2))
     assert one.state_hash == plain.state_hash
-    assert two.n_pairs == 128 and np.abs(gaps(plain)).mean() > 1e-3
+    assert two.n_pairs == count and np.abs(gaps(plain)).mean() > 1e-3
     np.testing.assert_allclose(gaps(two), gaps(plain), atol=1e-5)
 
 

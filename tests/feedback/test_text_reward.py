@@ -125,6 +125,12 @@ def test_the_same_pairs_give_the_same_bits_and_leave_the_global_generators_alone
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_a_worker_without_a_share_of_the_last_batch_takes_part_in_it(settings: TextSettings) -> None:
+    """33 pairs in batches of 32: the second of two workers has none of the last, and must still step where all step."""
+    model = TextRewardModel(settings).fit(marked(1, 33), rank=1, workers=2)
+    assert np.isfinite(model.rewards(marked(2, 20).chosen)).all()
+
+
 def test_one_text_is_scored_as_among_a_hundred(settings: TextSettings) -> None:
     model, texts = TextRewardModel(settings).fit(marked(1, 50)), marked(2, 100).chosen
     alone = np.concatenate([model.rewards([text]) for text in texts])
