@@ -15,7 +15,7 @@ VOICES, SYMBOLS, EVERY, HORIZON = 5, 100, 5, 20  # opinions every 5 bars over 20
 KEYS = ["symbol", "as_of", "prompt_hash"]
 
 
-def pair_rows(quick: bool) -> list[Row]:
+def rows(quick: bool) -> list[Row]:
     """Time an opinion as there are more of them, memory with the most, and a pandas merge that makes the same pairs."""
     sizes = (20_000, 100_000) if quick else (100_000, 1_000_000, 4_000_000)
     return [*_linear(sizes), _against_pandas(sizes[0])]
@@ -43,7 +43,7 @@ def _against_pandas(size: int) -> Row:
     long = as_long(outcomes, opinions)
 
     def ours() -> PairTable:
-        return pairs(outcomes, tie=TIE, opinions=opinions)
+        return pairs(outcomes, tie=TIE, metric=outcomes.score, opinions=opinions)  # tied by the actual difference, as the join is
 
     mine, theirs = ours(), merged(long)
     table = mine.take(mine.rivals)
@@ -114,4 +114,4 @@ def _once(size: int) -> int:
 
 
 if __name__ == "__main__":
-    main(pair_rows)
+    main(rows)

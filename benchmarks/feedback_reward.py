@@ -24,7 +24,7 @@ from tests.skill import closed
 AUTHORS = tuple("ABCDE")
 
 
-def reward_rows(quick: bool) -> list[Row]:
+def rows(quick: bool) -> list[Row]:
     """Opinions scored a second, and seconds to fit an ensemble of five."""
     torch.set_num_threads(1)
     return [*_scoring(quick), _fitting(quick)]
@@ -134,4 +134,4 @@ def _bare_fit(model: RewardModel, context: np.ndarray, opinions: OpinionTable, t
 
 
 if __name__ == "__main__":
-    main(reward_rows)
+    main(rows)

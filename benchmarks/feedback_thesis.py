@@ -1,7 +1,7 @@
 """A training step of the thesis policy against a bare torch loop over the same network and batches.
 
-The bare loop is torch's own: `nn.Sequential`, AdamW as it comes, `torch.distributions` for the draws. Both start from the same
-weights; losses are compared before times. The rewards of RFT are one function, which both loops call. Ours takes torch's fused AdamW.
+The bare loop is torch's own: `nn.Sequential`, `torch.distributions` for the draws, and the fused AdamW that ours takes too. Both start
+from the same weights; losses are compared before times. The rewards of RFT are one function, which both loops call.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PEER = "bare torch loop, same network and batches"
 ASSETS, DAYS = 30, 256  # a fold's training days less its validation
 
 
-def thesis_rows(quick: bool) -> list[Row]:
+def rows(quick: bool) -> list[Row]:
     """Steps a second of SFT and of RFT, an epoch each."""
     torch.set_num_threads(1)
     data = _examples(ASSETS * (DAYS // 8 if quick else DAYS))
@@ -57,7 +57,7 @@ class Bare(NamedTuple):
 
     def optimiser(self, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
         parameters = [p for layer in (self.encoder, *self.heads) for p in layer.parameters()]
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def _sft_row(data: ThesisData) -> Row:
@@ -150,8 +150,6 @@ def _examples(n: int) -> ThesisData:
     row, asset = np.divmod(np.arange(n), ASSETS)
     return ThesisData(form, features, np.digitize(outcome, KNOBS.decision_z), outcome, row, asset, row + KNOBS.horizon_bars)
 
-
-rows = thesis_rows
 
 if __name__ == "__main__":
     main(rows)

@@ -201,7 +201,7 @@ def _serve(flags: dict[str, str], knobs: dict[str, str]) -> None:
         raise ConfigError(f"--port is {port!r}; expected a number from 1 to 65535")
     from rlaif_ray.runs import Run
 
-    run = Run.open(Path(flags["run"]).resolve())
+    run = Run.open(Path(flags["run"]).resolve(), "pipeline")
     from rlaif_ray.serve.app import serve_run
 
     def ready(address: str) -> None:
@@ -276,7 +276,7 @@ VERBS: dict[str, Verb] = {
         cli_feedback.add,
     ),
     "feedback review": Verb(
-        "a second person's word on a label; accepted, it may be learnt from, from now on",
+        "a second person's word on a label; accepted, it is released from now on, to who learns from labels (the loop does not yet)",
         {
             **_TOLD,
             "label": Flag("ID", "The label."),

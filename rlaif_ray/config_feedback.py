@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from rlaif_ray.config_data import Section
+
+METRICS = ("score", "net", "vol_scaled", "drawdown", "barrier")
 
 
 class Heads(Section):
@@ -22,15 +24,15 @@ class Feedback(Section):
     metric: str = "score"
     """What makes the better opinion of a pair: score, net, vol_scaled, drawdown, barrier, or your own as package.module:function."""
     tie: float = Field(default=0.01, gt=0)
-    """Difference of the metric (nats of the score) below which two opinions are equally good and make no pair."""
+    """Difference of the metric below which two opinions make no pair; of the score (nats), the larger of the two that could have come."""
     beta_bars: int = Field(default=252, ge=2)
-    """Window of the beta that is taken out of returns before an opinion is judged."""
+    """Window of the beta that is taken out of returns before an opinion is judged; 1 until it is full, kept within 0 and 3."""
     volatility_bars: int = Field(default=63, ge=2)
     """Window of the residual volatility that scales P&L and barriers."""
     barrier: float = Field(default=1.0, gt=0)
     """Distance of the profit and the loss barrier, in volatilities of the horizon."""
     weigh_by: Literal["reward_model", "track_record", "equal_weights"] = "reward_model"
-    """How the manager weighs its analysts."""
+    """How the manager of `rlaif pipeline` weighs its analysts; `rlaif improve` compares all three."""
     size: Literal["tiny", "small", "medium", "large"] = "tiny"
     """Of the reward model: some thousand, 0.1, 2 or 50 million parameters."""
     members: int = Field(default=5, ge=1)
@@ -54,6 +56,34 @@ class Feedback(Section):
     """Fewer closed pairs than this, and the manager keeps equal weights."""
     temperature: float = Field(default=0.25, gt=0)
     """Softmax temperature from rewards to the manager's weights."""
+
+    @field_validator("sees")
+    @classmethod
+    def _sees_something(cls, sees: tuple[str, ...]) -> tuple[str, ...]:
+        if not sees or len(set(sees)) < len(sees):
+            raise ValueError("at least one of context, stance, author and text, each once")
+        return sees
+
+    @field_validator("heads")
+    @classmethod
+    def _some_head(cls, heads: Heads) -> Heads:
+        if not heads.outcome + heads.risk + heads.brevity > 0:
+            raise ValueError("a weight above 0 for at least one head")
+        return heads
+
+    @field_validator("metric")
+    @classmethod
+    def _a_metric(cls, metric: str) -> str:
+        if metric not in METRICS and ":" not in metric:
+            raise ValueError(f"one of {', '.join(METRICS)}, or package.module:function")
+        return metric
+
+    @model_validator(mode="after")
+    def _bar_above_climatology(self) -> Feedback:
+        """The climatological forecast takes no position, and nobody falls less from a peak than who has none."""
+        if self.bar is not None and (self.metric == "drawdown" or not self.heads.outcome > 0):
+            raise ValueError("a bar only where heads.outcome is above 0 and metric is not drawdown; leave bar out")
+        return self
 
 
 class Improve(Section):

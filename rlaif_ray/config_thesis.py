@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rlaif_ray.config_data import Section
 
@@ -133,3 +133,10 @@ class Thesis(Section):
     """Last part of the training bars, kept for early stopping and calibration."""
     min_validation: int = Field(default=200, ge=1)
     """Fewer closed examples than this in the validation part, and p_up is left as the policy says it."""
+
+    @field_validator("decision_z")
+    @classmethod
+    def _rising(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if list(edges) != sorted(set(edges)):
+            raise ValueError("four edges that rise")
+        return edges

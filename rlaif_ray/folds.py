@@ -136,22 +136,23 @@ class Cycle:
         return f"cycle={self.number}"
 
 
-def cycles(rows: slice, *, count: int, first: float, horizon: int, embargo: int) -> list[Cycle]:
+def cycles(rows: slice, *, count: int, first: float, horizon: int, every: int, embargo: int) -> list[Cycle]:
     """`count` adjoining blocks at the end of `rows`, each with all before it, less the embargo, to learn from.
 
     Parameters
     ----------
     first : share of the rows before the first block.
-    horizon : bars until an opinion closes.
+    horizon, every : bars until an opinion closes, and between two opinions.
 
     Raises `DataError` where a block would not hold twenty outcomes after one another, or there is nothing to learn from.
     """
     start = rows.start + int((rows.stop - rows.start) * first)
     width = (rows.stop - start) // count
-    if width < 20 * horizon or start - rows.start - embargo < 20 * horizon:
+    least = 21 * max(horizon, every)
+    if width < least or start - rows.start - embargo < least:
         raise DataError(
-            f"{rows.stop - rows.start} decision rows make {count} blocks of {width} after a first {start - rows.start}; each needs "
-            f"{20 * horizon} bars, twenty outcomes of {horizon}: bring more bars, or lower --improve.cycles or --agents.horizon_bars"
+            f"{rows.stop - rows.start} rows make {count} blocks of {width} after a first {start - rows.start}; each needs {least}, for "
+            "twenty outcomes one after the other: bring more bars, or lower --improve.cycles, --agents.horizon_bars or every_bars"
         )
     begins = [start + k * width for k in range(count)]
     return [Cycle(k + 1, slice(rows.start, b - embargo), slice(b, b + width)) for k, b in enumerate(begins)]

@@ -34,7 +34,7 @@ from rlaif_ray.feedback import build
 from rlaif_ray.feedback.closing_on_ray import close_on_ray, rollout
 from rlaif_ray.feedback.contest import challenge, standing
 from rlaif_ray.feedback.context import context_features
-from rlaif_ray.feedback.evidence import held_out
+from rlaif_ray.feedback.evidence import claims_skill, held_out
 from rlaif_ray.feedback.lessons import LabelNoise, judged_pairs
 from rlaif_ray.feedback.outcomes import tabled
 from rlaif_ray.feedback.reward_training_on_ray import fit_ensemble
@@ -51,7 +51,8 @@ from rlaif_ray.ledger import Trial, TrialLedger
 from rlaif_ray.plan import Terms, cut_cycles, outcome_terms, vault_of
 from rlaif_ray.runs import Run, code_version, seed_for, write_atomically
 
-SAID, JUDGE = "contest.json", "judge.json"
+SAID, JUDGE, KNOWN = "contest.json", "judge.json", "known.json"
+THESIS = "thesis"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def improve(config: Config, run_dir: str | None = None, resume: str | None = Non
     Leaves the judge in office after the last turn in `artefacts/judge`, with a manifest. Raises what the stages raise; a
     `ConfigError` or `DataError` before the first turn leaves no directory behind.
     """
-    with Run.resume(resume) if resume is not None else Run.create("improve", config, run_dir) as run:
+    with Run.resume(resume, "improve") if resume is not None else Run.create("improve", config, run_dir) as run:
         ray_runtime.attach()
         dataset, ingested = dataset_of(run)
         if run.config.improve.thesis:
@@ -89,9 +90,9 @@ def improve(config: Config, run_dir: str | None = None, resume: str | None = Non
         run.settle()
         terms = Terms.of(run.config, cube)
         loop = _Loop(run, cube, ray.put(cube), terms, outcome_terms(run.config, terms, dataset.sectors))
-        contests = _walk(loop, turns)
+        contests, desks = _walk(loop, turns)
         artefacts.keep_dataset(run.path, dataset)
-        _keep(loop, dataset, turns[-1], contests[-1])
+        _keep(loop, dataset, desks[-1], contests[-1])
         about: dict[str, Any] = {"source": run.config.data.type, "fill": terms.fill, "max_weight": terms.max_weight}
         notes = [
             *([f"The vault, {vault.first} to {vault.last}, was left out: nothing was learnt or judged there."] if vault.bars else []),
@@ -100,7 +101,7 @@ def improve(config: Config, run_dir: str | None = None, resume: str | None = Non
         result = {
             "seed": run.config.seed, "config_hash": run.config.hash, "improve": run.config.improve.model_dump(mode="json"),
             "vault": vault.result, "notes": notes, "data": results.data_result(cube, dataset, ingested["quality"]),
-            "execution": {"fill": terms.fill, "costs_bps": run.config.execution.resolved_costs().model_dump()},
+            "desk": _about(run.config), "execution": {"fill": terms.fill, "costs_bps": run.config.execution.resolved_costs().model_dump()},
             **found(cube, turns, contests, resamples=run.config.backtest.resamples, seed=run.config.seed),
         }  # fmt: skip
         ledger.record(_trials(loop, dataset, turns, contests))  # first: who has seen the result has tried
@@ -111,8 +112,18 @@ def improve(config: Config, run_dir: str | None = None, resume: str | None = Non
     return run, result
 
 
+def _about(config: Config) -> dict[str, Any]:
+    """On which terms the desk was asked, judged and weighed."""
+    agents, feedback = config.agents, config.feedback
+    voices = [*agents.roster, *([ThesisAnalyst.name] if config.improve.thesis else [])]
+    asked = {"voices": voices, "every_bars": agents.every_bars, "horizon_bars": agents.horizon_bars}
+    return asked | feedback.model_dump(mode="json", include={"metric", "tie", "sees", "size", "members", "bar", "heads"})
+
+
 def _check_thesis(config: Config) -> None:
-    """A desk answers one question. Raises `ConfigError` where the thesis policy would answer another."""
+    """A desk answers one question, from what there is. Raises `ConfigError` where the thesis policy would do otherwise."""
+    if config.improve.thesis and config.thesis.planted_insider is not None:
+        raise ConfigError("--thesis.planted_insider plants a score for `rlaif train-thesis` alone; leave it out beside --improve.thesis")
     if config.improve.thesis and config.thesis.horizon_bars != config.agents.horizon_bars:
         raise ConfigError(
             f"--thesis.horizon_bars is {config.thesis.horizon_bars} and --agents.horizon_bars {config.agents.horizon_bars}; "
@@ -120,8 +131,8 @@ def _check_thesis(config: Config) -> None:
         )
 
 
-def _walk(loop: _Loop, turns: list[Cycle]) -> list[Path]:
-    """The contests' folders, turn by turn."""
+def _walk(loop: _Loop, turns: list[Cycle]) -> tuple[list[Path], list[Path]]:
+    """The folders of the contests and of the roll-outs, in the order of time."""
     spoken: list[Path] = []
     contests: list[Path] = []
     for turn in turns:
@@ -129,7 +140,7 @@ def _walk(loop: _Loop, turns: list[Cycle]) -> list[Path]:
         closed = _close(loop, turn, spoken)
         fitted = _fit(loop, turn, spoken, closed)
         contests.append(_contest(loop, turn, spoken, fitted, contests[-1] if contests else None))
-    return contests
+    return contests, spoken
 
 
 def _rollouts(loop: _Loop, turn: Cycle) -> list[Path]:
@@ -156,7 +167,8 @@ def _spoken(loop: _Loop, rows: slice, learn: slice | None) -> Path:
         desk: list[Analyst] = list(seat_rules(section))
         if theses and learn is not None:
             policy = teach(loop.cube_ref, learn, loop.config.thesis, loop.judged_by, seed=loop.seed(f"thesis/rows={rows.start}"))
-            policy.save(out / "thesis")
+            policy.save(out / THESIS)
+            (out / THESIS / KNOWN).write_text(canonical_json(learn.stop))
             desk.append(seated(policy, loop.config.thesis))
         spoken = rollout(loop.cube_ref, rows, section, analysts=desk)
         given = spoken["as_of"].to_numpy().astype("datetime64[us]")  # the first may be of the rows before
@@ -194,7 +206,7 @@ def _table(loop: _Loop, spoken: pa.Table) -> OpinionTable:
 def _fit(loop: _Loop, turn: Cycle, spoken: list[Path], closed: Path) -> Path:
     """In `challenger` and `track_record` what was learnt from pairs that had closed; in judge.json how good it is held out."""
     section, workers, seed = loop.config.feedback, loop.config.improve.workers, loop.seed(f"{turn.name}/judge")
-    resamples = loop.config.backtest.resamples
+    resamples, embargo = loop.config.backtest.resamples, loop.config.backtest.embargo_bars
 
     def compute(out: Path) -> None:
         known = loop.cube.head(turn.block.start)
@@ -203,7 +215,8 @@ def _fit(loop: _Loop, turn: Cycle, spoken: list[Path], closed: Path) -> Path:
         outcomes = tabled(pq.read_table(closed / "outcomes.parquet"), said, table, known.known_at)
         judged = judged_pairs(outcomes, table, tie=section.tie, metric=section.metric)
         usable, context = judged.inside(turn.learn), context_features(known, outcomes.opened_row)
-        noise = LabelNoise(outcomes, table, known, loop.judged_by, tie=section.tie, stated=section.label_smoothing)
+        labels: dict[str, Any] = {"tie": section.tie, "metric": section.metric, "stated": section.label_smoothing}
+        noise = LabelNoise(outcomes, table, known, loop.judged_by, **labels)
         smoothing = noise.smoothing(turn.learn)
         settings = build(section, table.authors, seed=seed, label_smoothing=smoothing)
         asked: dict[str, Any] = {"min_pairs": section.min_pairs}
@@ -214,13 +227,15 @@ def _fit(loop: _Loop, turn: Cycle, spoken: list[Path], closed: Path) -> Path:
             fair = None
         else:
             challenger = fit_ensemble(context, table, usable, settings, workers=workers, storage=out)
-            fair = ray.get(_held_out.remote([context, outcomes, table, usable, settings], {"resamples": resamples, "seed": seed, **asked}))
+            asked |= {"resamples": resamples, "seed": seed, "smoothing": noise.smoothing, "embargo": embargo}
+            fair = ray.get(_held_out.remote([context, outcomes, table, usable, settings], asked))
         challenger.save(out / CHALLENGER)
         reason = challenger.reason if isinstance(challenger, EqualWeights) else ""
-        about |= {"kind": challenger.kind, "state_hash": challenger.state_hash, "held_out": fair, "reason": reason}
+        about |= {"kind": challenger.kind, "state_hash": challenger.state_hash, "reason": reason}
+        about |= {"held_out": fair, "shows_skill": claims_skill(fair)}
         (out / JUDGE).write_text(canonical_json(about))
 
-    inputs = [closed.name, turn, section.model_dump(mode="json"), workers, resamples, seed]
+    inputs = [closed.name, turn, section.model_dump(mode="json"), workers, resamples, embargo, seed]
     return loop.run.stage(f"fit/{turn.name}", loop.cube.id, *inputs).get_or(compute)
 
 
@@ -242,15 +257,18 @@ def _contest(loop: _Loop, turn: Cycle, spoken: list[Path], fitted: Path, before:
             OFFICE: load_weigher(before / OFFICE) if before else equal, CHALLENGER: load_weigher(fitted / CHALLENGER),
             TRACK_RECORD: load_weigher(fitted / TRACK_RECORD), EQUAL: equal,
         }  # fmt: skip
-        heard: Heard = ray.get(hear.remote(loop.cube_ref, turn, table, weighers, loop.judged_by, loop.terms, config))
+        known = dict.fromkeys(weighers, turn.learn.stop) | ({OFFICE: _said(before)["known"]} if before else {})
+        heard: Heard = ray.get(hear.remote(loop.cube_ref, turn, table, weighers, known, loop.judged_by, loop.terms, config))
         write_block(out, heard.block, heard.verdicts, heard.episodes)
         challenger, office = heard.verdicts[CHALLENGER], heard.verdicts[OFFICE]
         said = challenge(challenger, office, heard.block, alpha=section.alpha / section.cycles, **drawn)
-        heard.weighers[CHALLENGER if said.kept else OFFICE].save(out / OFFICE)
-        in_office = turn.name if said.kept else (_said(before)["office"] if before else "equal weights")
+        winner = CHALLENGER if said.kept else OFFICE
+        heard.weighers[winner].save(out / OFFICE)
+        in_office = f"turn {turn.number}" if said.kept else (_said(before)["office"] if before else "equal weights")
         arms = {arm: standing(p_up, heard.block, **drawn) for arm, p_up in heard.verdicts.items()}
         judge = json.loads((fitted / "judge.json").read_text())
-        (out / SAID).write_text(canonical_json({"judge": judge, "arms": arms, "challenge": asdict(said), "office": in_office}))
+        told = {"judge": judge, "arms": arms, "challenge": asdict(said), "office": in_office, "known": heard.known[winner]}
+        (out / SAID).write_text(canonical_json(told))
 
     inputs = [fitted.name, before.name if before else None, [p.name for p in spoken], loop.terms, section.model_dump(mode="json"), drawn]
     return loop.run.stage(f"contest/{turn.name}", loop.cube.id, *inputs).get_or(compute)
@@ -260,16 +278,20 @@ def _said(contest: Path) -> dict[str, Any]:
     return json.loads((contest / SAID).read_text())
 
 
-def _keep(loop: _Loop, dataset: Dataset, turn: Cycle, contest: Path) -> None:
-    """The judge in office in `artefacts/judge`, and in a manifest what it is, from what it learnt and its files' hashes."""
-    out = loop.run.path / "artefacts" / "judge"
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(contest / OFFICE, out)
-    fit_end = str(loop.cube.times[turn.learn.stop - 1])
-    ref = ModelRef("judge", code_version(), "artefacts/judge", loop.config.hash, dataset.data_version, fit_end, fit_end)
-    hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in sorted(out.iterdir())}
-    manifest = {"office": _said(contest)["office"], "model": asdict(ref), "hashes": hashes}
-    write_atomically(out / "manifest.json", canonical_json(manifest))
+def _keep(loop: _Loop, dataset: Dataset, desk: Path, contest: Path) -> None:
+    """In `artefacts/judge` the judge in office, in `artefacts/thesis` the last thesis policy of the desk, each with a manifest."""
+    kept = {"judge": (contest / OFFICE, _said(contest)["known"])}
+    if loop.config.improve.thesis:
+        kept["thesis"] = desk / THESIS, json.loads((desk / THESIS / KNOWN).read_text())
+    for name, (folder, known) in kept.items():
+        out = loop.run.path / "artefacts" / name
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(folder, out)
+        fit_end = str(loop.cube.times[known - 1])
+        ref = ModelRef(name, code_version(), f"artefacts/{name}", loop.config.hash, dataset.data_version, fit_end, fit_end)
+        hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in sorted(out.iterdir())}
+        about = {"office": _said(contest)["office"]} if name == "judge" else {}
+        write_atomically(out / "manifest.json", canonical_json({**about, "model": asdict(ref), "hashes": hashes}))
 
 
 def _trials(loop: _Loop, dataset: Dataset, turns: list[Cycle], contests: list[Path]) -> list[Trial]:

@@ -36,29 +36,39 @@ class Heard:
     verdicts: dict[str, np.ndarray]  # by arm, (D,A)
     episodes: dict[str, Episode]  # by arm, and equal weight of all names
     weighers: dict[str, Weigher]  # as they are at the block's end
+    known: dict[str, int]  # first row of which each knows nothing yet
 
 
 @ray.remote(num_cpus=1)
 def hear(
-    cube: Cube, turn: Cycle, table: OpinionTable, weighers: Mapping[str, Weigher], judged_by: OutcomeTerms, terms: Terms, config: Config
+    cube: Cube, turn: Cycle, table: OpinionTable, weighers: Mapping[str, Weigher], known: Mapping[str, int], judged_by: OutcomeTerms,
+    terms: Terms, config: Config,
 ) -> Heard:  # fmt: skip
-    """Every arm on the dates of the turn's block at which the desk spoke."""
+    """Every arm on the dates of the turn's block at which the desk spoke.
+
+    Judged is what closed inside the block: the bars after it are the next one's, and a decision that hung on them would not be
+    made before it begins.
+
+    Parameters
+    ----------
+    known : by arm, the first row of which its weigher knows nothing.
+    """
     torch.set_num_threads(1)
     desk = _Desk(cube, turn, table, close(table, cube, judged_by), config)
     here, outcomes = desk.dates, desk.outcomes
+    closed = (outcomes.closed_row[here] < turn.block.stop)[:, None]
     block = Block(
-        outcomes.opened_row[here], table.horizon_bars, outcomes.residual[here], outcomes.climatology[here],
+        outcomes.opened_row[here], table.horizon_bars, np.where(closed, outcomes.residual[here], np.nan), outcomes.climatology[here],
         np.isfinite(table.p_up[here]).max(axis=-1),
     )  # fmt: skip
-    said = {arm: desk.learning(w) if config.improve.online and isinstance(w, RewardModel) else (desk.verdicts(w, here), w)
-            for arm, w in weighers.items()}  # fmt: skip
-    verdicts = {arm: p_up for arm, (p_up, _) in said.items()}
+    said = {arm: desk.heard(weigher, known[arm]) for arm, weigher in weighers.items()}
+    verdicts = {arm: p_up for arm, (p_up, _, _) in said.items()}
     trade: dict[str, Any] = {
         "costs": terms.costs, "fill": terms.fill, "max_weight": terms.max_weight, "initial_cash_usd": config.execution.initial_cash_usd
     }  # fmt: skip
     walked = [EqualWeight(), *(BestVerdicts(arm, table.as_of[here], p_up) for arm, p_up in verdicts.items())]
     episodes = {policy.name: engine.run(policy, cube, turn.block, **trade)[0] for policy in walked}
-    return Heard(block, verdicts, episodes, {arm: w for arm, (_, w) in said.items()})
+    return Heard(block, verdicts, episodes, {arm: w for arm, (_, w, _) in said.items()}, {arm: row for arm, (_, _, row) in said.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,18 +101,24 @@ class _Desk:
         p_up, texts = self.table.p_up[dates], texts_seen(self.table, self.config.feedback.sees)
         return pool(p_up, weigher.weights(self.context[dates], p_up, None if texts is None else texts[dates]))
 
-    def learning(self, model: RewardModel) -> tuple[np.ndarray, RewardModel]:
+    def heard(self, weigher: Weigher, known: int) -> tuple[np.ndarray, Weigher, int]:
+        """(D,A) verdicts on the block's dates, and what has become of the weigher and of what it knows."""
+        if self.config.improve.online and isinstance(weigher, RewardModel):
+            return self._learning(weigher, known)
+        return self.verdicts(weigher, self.dates), weigher, known
+
+    def _learning(self, model: RewardModel, known: int) -> tuple[np.ndarray, RewardModel, int]:
         """(D,A) verdicts of a model that goes on learning every `update_bars` bars from what has closed, and what it has become.
 
-        At each update it knows the outcomes that closed before the row, less the embargo: those that the first fit knew,
+        At each update it knows the outcomes that closed before the row, less the embargo: those before row `known`, which it knew,
         and those that came since.
         """
         opened, embargo, step = self.outcomes.opened_row[self.dates], self.config.backtest.embargo_bars, self.config.improve.update_bars
-        out, start, known = [], self.turn.learn.start, self.turn.learn.stop
+        out, start = [np.empty((0, len(self.table.symbols)))], self.turn.learn.start
         for row in range(self.turn.block.start, self.turn.block.stop, step):
             closed = self.pairs.inside(slice(start, row - embargo))
             new = closed.take(closed.closed_row >= known)
             if len(new):
                 model, known = model.update(self.context, self.table, new, self.pairs.inside(slice(start, known))), row - embargo
             out.append(self.verdicts(model, self.dates[(opened >= row) & (opened < row + step)]))
-        return np.concatenate(out), model
+        return np.concatenate(out), model, known

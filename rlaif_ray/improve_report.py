@@ -13,8 +13,8 @@ from rlaif_ray.improve_result import ARMS, CHALLENGER, EQUAL, OFFICE, TRACK_RECO
 from rlaif_ray.report import number, span, write_page
 
 WORDS = {OFFICE: "in office", CHALLENGER: "reward model", TRACK_RECORD: "track record", EQUAL: "equal weights"}
-OVERALL = ("weighed by", "judged", "abstained", "score", "right side", "rank IC a date", "excess Sharpe", "excess a bar", "cost a year")
-TURNS = ("turn", "learns until", "block", "judge", "pairs", "held-out accuracy", "gain over office", "p", "may spend", "then in office")
+OVERALL = ("weighed by", "judged", "abstained", "score", "right side", "rank IC a date", "excess Sharpe", "excess a year", "cost a year")
+TURNS = ("turn", "learns until", "block", "pairs", "right held out", "gain over office", "p", "may spend", "in office")
 
 
 def render(result: Mapping[str, Any], path: Path, *, trials: int) -> Path:
@@ -23,10 +23,12 @@ def render(result: Mapping[str, Any], path: Path, *, trials: int) -> Path:
     found = {arm: result["overall"][arm]["score"] for arm in ARMS}
     scores = [(WORDS[a], css[a], _nan(s["value"]), _nan(s["low"]), _nan(s["high"])) for a, s in found.items()]
     return write_page(
-        path, "improve.html.j2", title="rlaif_ray: the loop that improves the desk", subtitle=_subtitle(result), headline=headline(result),
+        path, "improve.html.j2", title="rlaif_ray: the loop that improves the desk", subtitle=_subtitle(result),
+        desk=_desk(result), headline=headline(result),
         better=_better(result), gains=_gains(result), trials=f"{trials} series were tried on these bars, by this run and others.",
         score_chart=charts.intervals(scores, title="Score over the climatological forecast, nats an opinion", percent=False),
-        overall_columns=OVERALL, overall_rows=_overall(result), turn_columns=TURNS, turn_rows=_turns(result),
+        overall_columns=OVERALL, overall_rows=_arms(result["overall"]), turn_columns=TURNS, turn_rows=_turns(result),
+        arm_columns=("turn", *OVERALL), arm_rows=[[str(t["cycle"]), *row] for t in result["cycles"] for row in _arms(t["arms"])],
         judges=[{"turn": t["cycle"], "said": _judge(t)} for t in result["cycles"]], notes=result["notes"],
         config_hash=result["config_hash"], data_version=result["data"]["data_version"], seed=result["seed"],
     )  # fmt: skip
@@ -34,7 +36,7 @@ def render(result: Mapping[str, Any], path: Path, *, trials: int) -> Path:
 
 def summary_text(result: Mapping[str, Any], *, trials: int) -> str:
     """One screen: what came of it, the arms over all blocks, and every turn."""
-    parts = [headline(result), "", *_table(OVERALL, _overall(result)), "", *_table(TURNS, _turns(result)), ""]
+    parts = [headline(result), "", *_table(OVERALL, _arms(result["overall"])), "", *_table(TURNS, _turns(result)), ""]
     return "\n".join([*parts, *_gains(result), f"{trials} series were tried on these bars."])
 
 
@@ -59,12 +61,13 @@ def _gains(result: Mapping[str, Any]) -> list[str]:
     return [f"{words[name]}: {span(gain, 'small')} nats an opinion" for name, gain in result["gains"].items()]
 
 
-def _overall(result: Mapping[str, Any]) -> list[list[str]]:
+def _arms(found: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for arm in ARMS:
-        a = result["overall"][arm]
+        a = found[arm]
         figures = [span(a["score"], "small"), span(a["hit_rate"], "percent"), span(a["rank_ic"], "plain3")]
-        earned = [span(a["excess_sharpe"], "plain"), span(a["excess_log_return"], "small"), number(a["cost_drag"]["value"], "percent")]
+        earned = [span(a["excess_sharpe"], "plain"), span(a["excess_annual_log_return"], "percent")]
+        earned.append(number(a["cost_drag"]["value"], "percent"))
         rows.append([WORDS[arm], f"{a['n_judged']:,}", f"{a['n_abstained']:,}", *figures, *earned])
     return rows
 
@@ -74,26 +77,43 @@ def _turns(result: Mapping[str, Any]) -> list[list[str]]:
     for t in result["cycles"]:
         judge, tested = t["judge"], t["challenge"]
         fair = judge["held_out"] and judge["held_out"]["accuracy"]
-        p_value = "n/a" if tested["p_value"] is None else f"{tested['p_value']:.3f}"
+        p_value = "n/a" if tested["p_value"] is None else "< 0.001" if tested["p_value"] < 0.001 else f"{tested['p_value']:.3f}"
         figures = [f"{judge['n_pairs']:,}", span(fair, "percent") if fair else "n/a", span(tested["gain"], "small"), p_value]
         rows.append([
-            str(t["cycle"]), t["learn"][1], " to ".join(t["block"]), judge["kind"].replace("_", " "), *figures, f"{tested['alpha']:.4f}",
+            str(t["cycle"]), t["learn"][1], " to ".join(t["block"]), *figures, f"{tested['alpha']:.4f}",
             t["office"],
         ])  # fmt: skip
     return rows
 
 
 def _judge(turn: Mapping[str, Any]) -> str:
-    """Why a challenger was kept or not, and what its pairs could have shown."""
-    judge = turn["judge"]
-    power = judge["held_out"]["power"]["said"] if judge["held_out"] and judge["held_out"]["accuracy"] else ""
-    return "; ".join(x for x in (turn["challenge"]["reason"], judge["reason"], power) if x)
+    """Why a challenger was kept or not, how it did beside those that see less, and what its pairs could have shown."""
+    judge, fair = turn["judge"], turn["judge"]["held_out"]
+    said = [turn["challenge"]["reason"], judge["reason"]]
+    if fair and fair["accuracy"]:
+        less = {**{f"{name} alone": found["accuracy"] for name, found in fair["beside"].items()}, "author average": fair["author_average"]}
+        right = ", ".join(f"{name} {number(x['value'], 'percent')}" for name, x in less.items())
+        worth = number(fair["by_margin"]["value"], "percent")
+        ours, off = number(fair["accuracy"]["value"], "percent"), number(fair["calibration"]["expected_error"], "percent")
+        said += [f"right held out on {ours} (weighed by margin {worth}; {right}), its probabilities off by {off}", fair["power"]["said"]]
+    return "; ".join(filter(None, said))
 
 
 def _subtitle(result: Mapping[str, Any]) -> str:
     d, tested = result["data"], result["test"]
     covered = f"{d['dataset']}: {len(d['symbols'])} symbols, {d['first']} to {d['last']}"
     return f"{covered}; {len(result['cycles'])} turns, judged {tested['from']} to {tested['to']}"
+
+
+def _desk(result: Mapping[str, Any]) -> str:
+    """On which terms, in one sentence."""
+    d, improve, costs = result["desk"], result["improve"], result["execution"]["costs_bps"]
+    asked = f"{', '.join(d['voices'])}; an opinion over {d['horizon_bars']} bars every {d['every_bars']}"
+    weighed = f"compared by {d['metric']}, weighed by {d['members']} {d['size']} networks that see {', '.join(d['sees'])}"
+    bar = "" if d["bar"] is None else f", heard above a bar of {d['bar']:g}"
+    online = ", learning inside the blocks" if improve["online"] else ""
+    terms = f"Costs of {sum(costs.values()):g} bps a side; {improve['alpha']:g} to spend in all turns."
+    return f"The desk: {asked}; {weighed}{bar}{online}. {terms}"
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> list[str]:

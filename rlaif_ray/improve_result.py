@@ -14,7 +14,8 @@ from rlaif_ray.backtest.engine import concatenate
 from rlaif_ray.backtest.significance import edge
 from rlaif_ray.core import Cube, Episode
 from rlaif_ray.feedback.contest import Block, standing
-from rlaif_ray.feedback.intervals import Interval, clustered_interval, clusters_of
+from rlaif_ray.feedback.evidence import paired_gain
+from rlaif_ray.feedback.intervals import Interval
 from rlaif_ray.folds import Cycle
 from rlaif_ray.results import BENCHMARK
 from rlaif_ray.runs import seed_for
@@ -38,41 +39,48 @@ def write_block(folder: Path, block: Block, verdicts: Mapping[str, np.ndarray], 
 def found(cube: Cube, turns: Sequence[Cycle], contests: Sequence[Path], *, resamples: int, seed: int) -> dict[str, Any]:
     """Every turn, each arm over all blocks together, and the gains of one over another, from the contests' folders in order."""
     blocks, episodes = [_read_block(c) for c in contests], {n: [read_episode(c, n) for c in contests] for n in (*ARMS, BENCHMARK)}
-    whole = {name: concatenate(parts) for name, parts in episodes.items()}
+    whole, year = {name: concatenate(parts) for name, parts in episodes.items()}, cube.bars_per_year
     together, verdicts = _joined(blocks)
 
     def drawn(use: str) -> dict[str, int]:
         return {"resamples": resamples, "seed": seed_for(seed, f"improve/{use}")}
 
     return {
-        "cycles": [_turn(cube, turn, folder) for turn, folder in zip(turns, contests, strict=True)],
+        "cycles": [
+            _turn(cube, turn, contests[k], {a: _earned(episodes[a][k], episodes[BENCHMARK][k], year, **drawn("earned")) for a in ARMS})
+            for k, turn in enumerate(turns)
+        ],
         "overall": {
             arm: standing(verdicts[arm], together, **drawn("overall"))
-            | _earned(whole[arm], whole[BENCHMARK], cube.bars_per_year, **drawn(arm))
+            | _earned(whole[arm], whole[BENCHMARK], year, **drawn("earned"))
             for arm in ARMS
         },
-        "gains": {f"{a} over {b}": _gain(verdicts[a], verdicts[b], together, **drawn("gains")) for a, b in GAINS},
-        "test": {"from": _day(whole[EQUAL].times[0]), "to": _day(whole[EQUAL].times[-1]), "bars": len(whole[EQUAL].times)},
+        "gains": {f"{a} over {b}": _gain(together, verdicts[a], verdicts[b], **drawn("gains")) for a, b in GAINS},
+        "test": {
+            "from": _day(cube.times[turns[0].block.start]), "to": _day(cube.times[turns[-1].block.stop - 1]),
+            "bars": len(whole[EQUAL].times),
+        },
     }
 
 
-def _turn(cube: Cube, turn: Cycle, folder: Path) -> dict[str, Any]:
+def _turn(cube: Cube, turn: Cycle, folder: Path, earned: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     spans = {"learn": turn.learn, "block": turn.block}
     days = {name: [_day(cube.times[rows.start]), _day(cube.times[rows.stop - 1])] for name, rows in spans.items()}
-    return {"cycle": turn.number, **days, **json.loads((folder / "contest.json").read_text())}
+    said = json.loads((folder / "contest.json").read_text())
+    return {"cycle": turn.number, **days, **said, "arms": {arm: said["arms"][arm] | earned[arm] for arm in ARMS}}
 
 
 def _earned(episode: Episode, benchmark: Episode, bars_per_year: float, *, resamples: int, seed: int) -> dict[str, Any]:
     """What the third of names that an arm thinks most of earned after costs, over equal weight of all."""
     row = metrics.summary(episode, benchmark, bars_per_year=bars_per_year, resamples=resamples, seed=seed)
     claim = edge(episode.returns, benchmark.returns, resamples=resamples, seed=seed)
-    return {**{name: row[name] for name in EARNED}, "edge": claim.claim}
+    a_year = {k: v * bars_per_year for k, v in row["excess_log_return"].items()}
+    return {**{name: row[name] for name in EARNED}, "excess_annual_log_return": a_year, "edge": claim.claim}
 
 
-def _gain(p_up: np.ndarray, other: np.ndarray, block: Block, *, resamples: int, seed: int) -> Interval:
-    difference = block.score(p_up) - block.score(other)
-    groups = np.repeat(clusters_of(block.opened_row, block.horizon_bars), difference.shape[1])
-    return clustered_interval(difference.reshape(-1), groups, resamples=resamples, seed=seed)
+def _gain(block: Block, p_up: np.ndarray, other: np.ndarray, *, resamples: int, seed: int) -> Interval:
+    ours, theirs = block.score(p_up), block.score(other)
+    return paired_gain(ours, theirs, block.opened_row, block.horizon_bars, resamples=resamples, seed=seed)
 
 
 def _joined(blocks: Sequence[tuple[Block, dict[str, np.ndarray]]]) -> tuple[Block, dict[str, np.ndarray]]:

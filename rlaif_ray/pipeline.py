@@ -48,7 +48,7 @@ def run_pipeline(config: Config, run_dir: str | None = None, resume: str | None 
 
     Raises what the stages raise; a `ConfigError` or `DataError` before the first fold leaves no directory behind.
     """
-    with Run.resume(resume) if resume is not None else Run.create("pipeline", config, run_dir) as run:
+    with Run.resume(resume, "pipeline") if resume is not None else Run.create("pipeline", config, run_dir) as run:
         ray_runtime.attach()
         dataset, ingested = dataset_of(run)
         cube = dataset.cube()

@@ -16,6 +16,7 @@ from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Fill
 from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, Catalog, warmup_bars
 from rlaif_ray.feedback.context import LONG
+from rlaif_ray.feedback.scoring import metric
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Cycle, Fold, cycles, judged_rows, walk_forward
 from rlaif_ray.forecast.on_ray import check_context
@@ -58,6 +59,7 @@ def observed(config: Config, cube: Cube) -> tuple[str, ...]:
 
 def cut_folds(config: Config, cube: Cube) -> list[Fold]:
     """The folds, each long enough for what every stage will ask of it: told here, not after the stages before have worked."""
+    metric(config.feedback.metric)
     section, vault = config.backtest, vault_of(config, cube)
     cut: dict[str, Any] = {
         "test_fraction": section.test_fraction, "horizon": max(*config.forecast.horizons, config.agents.horizon_bars),
@@ -83,12 +85,20 @@ def cut_folds(config: Config, cube: Cube) -> list[Fold]:
 
 def cut_cycles(config: Config, cube: Cube) -> list[Cycle]:
     """The cycles of the loop that improves the desk; the vault, and all that closes in it, is left out."""
+    metric(config.feedback.metric)
     section, vault, horizon = config.improve, vault_of(config, cube), config.agents.horizon_bars
     if vault.opened:
         raise ConfigError("the loop that improves the desk leaves the vault closed; leave out --backtest.vault")
     stop = judged_rows(len(cube.times), test_fraction=1.0, horizon=horizon, vault=vault.row).stop
     rows = slice(max(warmup_bars(observed(config, cube), catalog_of(config)), LONG), stop)
-    return cycles(rows, count=section.cycles, first=section.first, horizon=horizon, embargo=config.backtest.embargo_bars)
+    share, resamples = section.alpha / section.cycles, config.backtest.resamples
+    if share * (resamples + 1) < 1:
+        raise ConfigError(
+            f"{resamples} resamples cannot tell a chance of {share:.2g}, what each of {section.cycles} cycles may spend; raise "
+            f"--backtest.resamples to {int(1 / share)} or more"
+        )
+    every, embargo = config.agents.every_bars, config.backtest.embargo_bars
+    return cycles(rows, count=section.cycles, first=section.first, horizon=horizon, every=every, embargo=embargo)
 
 
 def vault_of(config: Config, cube: Cube) -> Vault:

@@ -142,25 +142,28 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """An existing run, to read."""
+    def open(cls, path: str | Path, verb: str | None = None) -> Run:
+        """An existing run, to read; of that verb, where one is named."""
         path = Path(path)
         file = path / "config.json"
         if not file.is_file():
             raise MissingDataError(f"{path} is not a run: it has no config.json; give the directory that a run printed as its last line")
         try:
             saved = json.loads(file.read_text(encoding="utf-8"))
-            return cls(path, Config.model_validate(saved["config"]), saved["verb"])
+            run = cls(path, Config.model_validate(saved["config"]), saved["verb"])
         except ValidationError as error:
             knob = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise ConfigError(f"{file} was written by other code: knob {knob} is not one of ours; use the version that made it") from None
         except (ValueError, KeyError, TypeError):
             raise MissingDataError(f"{path} is not a run: its config.json is not ours; give the directory that a run printed") from None
+        if verb is not None and run.verb != verb:
+            raise ConfigError(f"{path} is a run of `rlaif {run.verb}`; expected one of `rlaif {verb}`")
+        return run
 
     @classmethod
-    def resume(cls, path: str | Path) -> Run:
-        """An existing run, to go on with: committed stages stay, what a killed process left half-written goes."""
-        run = cls.open(Path(path).resolve())  # a link such as runs/latest may soon mean another run
+    def resume(cls, path: str | Path, verb: str) -> Run:
+        """An existing run of that verb, to go on with: committed stages stay, what a killed process left half-written goes."""
+        run = cls.open(Path(path).resolve(), verb)  # a link such as runs/latest may soon mean another run
         run._lock()
         for partial in run.path.rglob(".*.partial"):
             if partial.is_dir():

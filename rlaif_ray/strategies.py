@@ -255,7 +255,7 @@ class ForecastOptimiser:
 class BestVerdicts(_DecidesInBulk):
     """Equal weight on the third of the names of which a desk thinks most, picked when it speaks and left to drift until it speaks again.
 
-    Where it has said nothing of three names or more, equal weight.
+    Who is thought as much of as the last of the third is in it too. Where the desk has said nothing of three names or more, equal weight.
 
     Parameters
     ----------
@@ -280,7 +280,9 @@ class BestVerdicts(_DecidesInBulk):
             if len(candidates) < 3:
                 continue
             picked, held = np.zeros(listed.shape[1]), spoken == d
-            picked[candidates] = _best_third(self._p_up[d, candidates])
+            said = self._p_up[d, candidates]
+            third = -(-len(said) // 3)
+            picked[candidates] = said >= np.sort(said)[-third]
             out[held] = _to_one(picked * np.exp(growth[numbers[held]] - growth[spoken_row[d]]) * listed[numbers[held]])
         return out
 

@@ -66,7 +66,7 @@ def validate(
     Raises `ConfigError` where the file cannot be read, `MissingDataError` or `CheckpointError` for a run that did not
     finish, `DataError` where its bars are too few to carry a verdict.
     """
-    run = Run.open(run_dir)
+    run = Run.open(run_dir, "pipeline")
     return run, _validate(run, _membership(membership), cross_validated)
 
 

@@ -110,12 +110,12 @@ def test_live_decides_on_the_last_row_and_learns_up_to_it():
 
 
 def test_cycles_adjoin_and_each_learns_from_all_before_it_less_the_embargo() -> None:
-    turns = cycles(slice(100, 1100), count=3, first=0.4, horizon=5, embargo=7)
+    turns = cycles(slice(100, 1100), count=3, first=0.4, horizon=5, every=5, embargo=7)
     assert [t.block for t in turns] == [slice(500, 700), slice(700, 900), slice(900, 1100)]
     assert [t.learn for t in turns] == [slice(100, 493), slice(100, 693), slice(100, 893)]
     assert [t.name for t in turns] == ["cycle=1", "cycle=2", "cycle=3"]
 
 
 def test_cycles_too_short_to_hold_twenty_outcomes_are_refused() -> None:
-    with pytest.raises(DataError, match=r"3 blocks of 60 .* needs 100 bars"):
-        cycles(slice(0, 300), count=3, first=0.4, horizon=5, embargo=0)
+    with pytest.raises(DataError, match=r"3 blocks of 60 .* needs 105, for twenty outcomes"):
+        cycles(slice(0, 300), count=3, first=0.4, horizon=5, every=1, embargo=0)

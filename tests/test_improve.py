@@ -18,18 +18,25 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from rlaif_ray.config import load_config
+from rlaif_ray.config import Config, load_config
 from rlaif_ray.core import Cube, canonical_json
 from rlaif_ray.errors import ConfigError, DataError
-from rlaif_ray.feedback.weighing import load_weigher
+from rlaif_ray.feedback import build
+from rlaif_ray.feedback.context import context_features
+from rlaif_ray.feedback.lessons import judged_pairs
+from rlaif_ray.feedback.outcomes import close
+from rlaif_ray.feedback.reward_model import RewardModel
+from rlaif_ray.feedback.weighing import EqualWeights, TrackRecord, load_weigher
 from rlaif_ray.folds import Cycle
 from rlaif_ray.improve import _close, _fit, _Loop, _rollouts, improve
+from rlaif_ray.improve_contest import Heard, hear
 from rlaif_ray.improve_report import headline, render, summary_text
 from rlaif_ray.improve_result import ARMS
 from rlaif_ray.ledger import TrialLedger
+from rlaif_ray.pipeline import run_pipeline
 from rlaif_ray.plan import Terms, cut_cycles, outcome_terms
 from rlaif_ray.runs import Run, committed
-from tests.desk import desk_cube
+from tests.desk import dense, desk_cube
 from tests.laws import perturb_future
 from tests.tiny import arguments, knobs
 
@@ -60,7 +67,7 @@ def test_a_run_leaves_turns_a_page_and_the_judge_in_office(whole: Path) -> None:
         assert turn["learn"][1] < turn["block"][0] and turn["challenge"]["alpha"] == 0.025
         assert turn["challenge"]["kept"] == (turn["challenge"]["p_value"] is not None and turn["challenge"]["p_value"] <= 0.025)
     manifest = json.loads((whole / "artefacts/judge/manifest.json").read_text())
-    kept = [f"cycle={t['cycle']}" for t in result["cycles"] if t["challenge"]["kept"]]
+    kept = [f"turn {t['cycle']}" for t in result["cycles"] if t["challenge"]["kept"]]
     assert manifest["office"] == (kept[-1] if kept else "equal weights") == result["cycles"][-1]["office"]
     assert load_weigher(whole / "artefacts/judge").kind == ("reward_model" if kept else "equal_weights")
     page = (whole / "report.html").read_text()
@@ -106,6 +113,51 @@ def test_a_challenger_knows_nothing_of_its_block(ray_session: None, tmp_path: Pa
     assert challenger_of(cube, late, tmp_path / "c") != challenger_of(noisy, late, tmp_path / "d")
 
 
+def test_an_online_judge_knows_at_each_update_what_had_closed_and_no_more(ray_session: None, tmp_path: Path) -> None:
+    """Noise after a row in the block changes no verdict by that row, and the later verdicts are not those of a judge that stood still."""
+    cube = desk_cube(0, rows=700)
+    online = load_config("smoke", None, knobs(tmp_path / "lake", **{**QUICK, "improve__online": "true"}))
+    still = load_config("smoke", None, knobs(tmp_path / "lake", **QUICK))
+    turn, terms = cut_cycles(online, cube)[0], Terms.of(online, cube)
+    judged_by = outcome_terms(online, terms, {})
+    table = dense(cube)
+    outcomes = close(table, cube, judged_by)
+    settings = build(online.feedback, table.authors, seed=0)
+    model = RewardModel(settings).fit(
+        context_features(cube, outcomes.opened_row), table, judged_pairs(outcomes, table, tie=0.01, metric="score").inside(turn.learn)
+    )  # fmt: skip
+
+    def verdicts(c: Cube, config: Config) -> np.ndarray:
+        heard: Heard = ray.get(hear.remote(c, turn, dense(c), {"one": model}, {"one": turn.learn.stop}, judged_by, terms, config))
+        assert (heard.weighers["one"].state_hash != model.state_hash) == config.improve.online
+        return heard.verdicts["one"]
+
+    middle = (turn.block.start + turn.block.stop) // 2
+    noisy = perturb_future(cube, middle, np.random.default_rng(3))
+    opened = outcomes.opened_row[(outcomes.opened_row >= turn.block.start) & (outcomes.opened_row < turn.block.stop)]
+    told, fixed = verdicts(cube, online), verdicts(cube, still)
+    assert np.array_equal(told[opened <= middle], verdicts(noisy, online)[opened <= middle], equal_nan=True)
+    first = opened < turn.block.start + online.improve.update_bars
+    assert np.array_equal(told[first], fixed[first], equal_nan=True) and not np.array_equal(told[~first], fixed[~first], equal_nan=True)
+
+
+def test_whether_a_challenger_is_kept_does_not_hang_on_bars_after_its_block(ray_session: None, tmp_path: Path) -> None:
+    """They are the next block's. An opinion given near the end is judged by nobody: noise on what it closes in moves no score."""
+    cube = desk_cube(0, rows=700)
+    config = load_config("smoke", None, knobs(tmp_path / "lake", **QUICK))
+    turn, terms = cut_cycles(config, cube)[0], Terms.of(config, cube)
+    judged_by, table = outcome_terms(config, terms, {}), dense(cube)
+    weighers = {"one": EqualWeights(table.authors, "all alike"), "two": TrackRecord(table.authors, *[(0.0, 0.0, 0.0, 1.0)] * 3, n_pairs=9)}
+
+    def scores(c: Cube) -> list[np.ndarray]:
+        heard: Heard = ray.get(hear.remote(c, turn, table, weighers, dict.fromkeys(weighers, 0), judged_by, terms, config))
+        return [heard.block.score(heard.verdicts[name]) for name in weighers]
+
+    noisy = perturb_future(cube, turn.block.stop - 1, np.random.default_rng(3))
+    for before, after in zip(scores(cube), scores(noisy), strict=True):
+        assert np.array_equal(before, after, equal_nan=True) and np.isnan(before[-1]).all() and np.isfinite(before[-2]).any()
+
+
 def test_the_words_say_what_the_figures_say(whole: Path, tmp_path: Path) -> None:
     result = result_of(whole)
     text = summary_text(result, trials=7)
@@ -146,10 +198,19 @@ def _row_of(opinions: Path) -> int:
     return int(opinions.parts[-3].removeprefix("rows="))
 
 
+def test_a_run_goes_on_by_its_own_verb(whole: Path) -> None:
+    before = (whole / "result.json").read_bytes()
+    with pytest.raises(ConfigError, match="a run of `rlaif improve`; expected one of `rlaif pipeline`"):
+        run_pipeline(load_config("smoke"), resume=str(whole))
+    assert (whole / "result.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("knob", "says"),
     [
-        ({"improve__cycles": "40"}, "lower --improve.cycles"),
+        ({"improve__cycles": "9"}, "lower --improve.cycles"),
+        ({"improve__cycles": "40"}, "raise --backtest.resamples to 800"),
+        ({"feedback__metric": "os:nope"}, "os:nope"),
         ({"improve__thesis": "true", "thesis__horizon_bars": "20"}, "thesis.horizon_bars is 20"),
         ({"backtest__vault": "open", "backtest__vault_from": "2024-06-01"}, "leaves the vault closed"),
     ],

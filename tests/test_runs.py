@@ -29,7 +29,7 @@ def test_a_stage_is_computed_once_and_found_again_after_reopening(tmp_path):
         folder = run.stage("forecast/fold=0", config.forecast, "data-1").get_or(write_one)
         assert (folder / "out.txt").read_text() == "1"
         assert folder.parent == tmp_path / "run" / "stages" / "forecast" / "fold=0"
-    with Run.resume(tmp_path / "run") as again:
+    with Run.resume(tmp_path / "run", "pipeline") as again:
         assert again.config == config
         assert again.stage("forecast/fold=0", config.forecast, "data-1").get_or(refuse) == folder
 
@@ -73,7 +73,7 @@ run.stage("features").get_or(die)
     done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1], timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert list((tmp_path / "run").rglob("half"))
-    with Run.resume(tmp_path / "run") as run:
+    with Run.resume(tmp_path / "run", "pipeline") as run:
         assert not list(run.path.rglob("*.partial"))
         assert run.stage("data").done
         assert not run.stage("features").done
@@ -95,10 +95,10 @@ def test_work_that_ends_elsewhere_is_committed_by_its_owner(tmp_path):
 def test_one_writer_at_a_time(tmp_path):
     run = Run.create("pipeline", Config(), tmp_path / "run")
     with pytest.raises(ConfigError, match="another process is writing"):
-        Run.resume(run.path)
+        Run.resume(run.path, "pipeline")
     Run.open(run.path)  # reading needs no lock
     run.close()
-    Run.resume(run.path).close()
+    Run.resume(run.path, "pipeline").close()
 
 
 def test_the_users_mistake_leaves_nothing_until_the_run_is_settled(tmp_path):
@@ -126,7 +126,7 @@ def test_a_failure_or_a_late_mistake_leaves_what_was_done(tmp_path):
         run.stage("data").get_or(write_one)
         run.settle()
         raise DataError("a fold found a bad row")
-    with pytest.raises(DataError), Run.resume(tmp_path / "late"):
+    with pytest.raises(DataError), Run.resume(tmp_path / "late", "pipeline"):
         raise DataError("still bad")
     assert all((tmp_path / name / "stages" / "data").is_dir() for name in ("failed", "late"))
 
@@ -162,7 +162,7 @@ def test_resuming_by_the_link_to_the_latest_run_keeps_the_link(tmp_path, monkeyp
     first = Run.create("pipeline", Config())
     first.write_result({"n": 1})
     first.close()
-    with Run.resume("runs/latest") as again:
+    with Run.resume("runs/latest", "pipeline") as again:
         again.write_result({"n": 2})
     assert os.readlink("runs/latest") == first.path.name
     assert Run.open("runs/latest").read_result() == {"n": 2}

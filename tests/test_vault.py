@@ -91,7 +91,7 @@ def test_a_configuration_opens_its_vault_once_whatever_its_seed(tmp_path: Path) 
     first = run_of(tmp_path / "a", backtest__vault="open")
     open_vault(opened, first, ledger, "data-1")
     first.close()
-    open_vault(opened, Run.resume(first.path), ledger, "data-1")
+    open_vault(opened, Run.resume(first.path, "pipeline"), ledger, "data-1")
     for same in ({"seed": "7"}, {"backtest__vault_from": "2018-06-01"}):
         again = run_of(tmp_path / f"b{next(iter(same))}", backtest__vault="open", **same)
         with pytest.raises(ConfigError, match=r"opened its vault before.*--break-vault"):

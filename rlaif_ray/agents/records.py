@@ -67,9 +67,14 @@ def dense(table: pa.Table, symbols: tuple[str, ...], authors: tuple[str, ...]) -
     columns = {name: said[name].to_pylist() for name in ("symbol", "author", "origin", "round", "sample", "prompt_hash", "quantiles")}
     who = list(zip(columns["author"], columns["origin"], columns["round"], columns["sample"], strict=True))
     voices = {key: Voice(*key) for key in dict.fromkeys(who)}
+    if len({v.name for v in voices.values()}) < len(voices):
+        raise DataError(f"one voice speaks by two origins: {sorted(voices)}; expected another author, round or sample for each")
     place, assets = {name: k for k, name in enumerate(authors)}, {s: a for a, s in enumerate(symbols)}
     k = np.array([place.get(voices[key].name, -1) for key in who], np.int64)
     heard = k >= 0
+    strangers = sorted(set(columns["symbol"]) - set(symbols))
+    if strangers:
+        raise DataError(f"opinions on {', '.join(strangers[:3])}, which are not among the {len(symbols)} symbols of the table")
     at = row[spoke][heard], np.array([assets[s] for s in columns["symbol"]], np.int64)[heard], k[heard]
     codes = {text: code_of(text) for text in dict.fromkeys(columns["prompt_hash"])}
     texts = zip(said["narrative"].to_pylist(), said["claims"].to_pylist(), strict=True)

@@ -52,7 +52,10 @@ def keep_opinions(lake: Lake, said: pa.Table, at: dt.datetime) -> int:
             f"{who['author']} says two things on {who['symbol']} at {who['as_of']}; expected one, or numbered rounds or samples"
         )
     moment = pl.col("as_of").dt.replace_time_zone("UTC").cast(UTC)
-    rows = frame.with_columns(timestamp=moment, known_at=moment).select("id", "symbol", "timestamp", "known_at", *_REST)
+    # A rule says the same whenever it is asked. What a model says of the past today was not known then.
+    ruled = pl.col("origin").fill_null("rules") == "rules"
+    known = pl.when(ruled).then(moment).otherwise(pl.max_horizontal(moment, pl.lit(at, UTC)))
+    rows = frame.with_columns(timestamp=moment, known_at=known).select("id", "symbol", "timestamp", "known_at", *_REST)
     return lake.append(OPINIONS, rows, f"{rows.height} opinions", revised_at=at)
 
 

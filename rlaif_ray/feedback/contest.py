@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtr
 from scipy.stats import rankdata
 
+from rlaif_ray.backtest.comparison import mean_by_date
 from rlaif_ray.backtest.snooping import superiority
 from rlaif_ray.errors import DataError
+from rlaif_ray.feedback.evidence import paired_gain
 from rlaif_ray.feedback.intervals import Interval, clustered_interval, clusters_of
 from rlaif_ray.feedback.outcomes import judge
 
@@ -63,7 +66,7 @@ def standing(p_up: np.ndarray, block: Block, *, resamples: int, seed: int) -> di
 
     return {
         "n_judged": int(block.judged.sum()),
-        "n_abstained": int((block.spoken & ~np.isfinite(p_up)).sum()),
+        "n_abstained": int((block.judged & ~np.isfinite(p_up)).sum()),
         "score": mean(block.score(p_up), each),
         "hit_rate": mean(hit, each),
         "rank_ic": mean(rank_ic(np.where(block.judged, p_up, np.nan), block.residual), groups),
@@ -85,20 +88,33 @@ def challenge(challenger: np.ndarray, office: np.ndarray, block: Block, *, alpha
     """Hold a challenger's verdicts (D,A) against those of the judge in office on a block that neither has seen.
 
     The gain of a date is the mean score difference over its names. It takes over if the one-sided p-value of the mean
-    gain, by the studentised stationary bootstrap (`backtest.snooping.superiority` of one series), is at most `alpha`.
-    Each cycle has a fresh block and spends its own share, so the chance that any of them keeps what is no better is at most
-    the sum of the shares (Bonferroni; Lan and DeMets 1983 of looks at one stream).
+    gain (`p_value_of`) is at most `alpha`. Each cycle has a fresh block and spends its own share, so the chance that any of
+    them keeps what is no better is at most the sum of the shares (Bonferroni; Lan and DeMets 1983 of looks at one stream).
     """
-    difference = block.score(challenger) - block.score(office)
-    groups = np.repeat(clusters_of(block.opened_row, block.horizon_bars), difference.shape[1])
-    gain = clustered_interval(difference.reshape(-1), groups, resamples=resamples, seed=seed)
-    there = np.isfinite(difference)
+    ours, theirs = block.score(challenger), block.score(office)
+    gain = paired_gain(ours, theirs, block.opened_row, block.horizon_bars, resamples=resamples, seed=seed)
+    there = np.isfinite(ours - theirs)
     dates = there.any(axis=1)
-    by_date = np.where(there, difference, 0.0).sum(axis=1)[dates] / there.sum(axis=1)[dates]
+    by_date = np.where(there, ours - theirs, 0.0).sum(axis=1)[dates] / there.sum(axis=1)[dates]
+    if not by_date.any():
+        return Challenge(gain, None, alpha, False, "nothing to test: both weigh the desk alike on every date")
     try:
-        p_value = superiority(by_date[:, None], resamples=resamples, seed=seed).p_value
+        p_value = p_value_of(by_date, block.opened_row[dates], block.horizon_bars, resamples=resamples, seed=seed)
     except DataError as error:
         return Challenge(gain, None, alpha, False, f"nothing to test: {error}")
     kept = p_value <= alpha
     said = f"gain {gain['value']:+.5f} nats an opinion, p {p_value:.3f} against a share of {alpha:.4f}"
     return Challenge(gain, p_value, alpha, kept, f"{'kept' if kept else 'not kept'}: {said}")
+
+
+def p_value_of(by_date: np.ndarray, opened_row: np.ndarray, horizon_bars: int, *, resamples: int, seed: int) -> float:
+    """One-sided p-value of the mean of (D,) gains: the larger of the stationary bootstrap's and of Student's t.
+
+    The bootstrap (`backtest.snooping.superiority` of one series) knows skew and dependence, but not that it knows a few dates
+    only; Student's t with the long-run variance of outcomes that overlap (`backtest.comparison`) does. A p-value by
+    resampling is never below 1 / (resamples + 1). Raises `DataError` for too few dates, or gains that are all alike.
+    """
+    drawn = superiority(by_date[:, None], resamples=resamples, seed=seed).p_value
+    apart = int(np.diff(opened_row).min(initial=horizon_bars))
+    found = mean_by_date(by_date, np.arange(len(by_date)), horizon=max(1, -(-horizon_bars // max(apart, 1))))
+    return max((1.0 + drawn * resamples) / (1.0 + resamples), float(stdtr(found.times - 1, -found.statistic)))

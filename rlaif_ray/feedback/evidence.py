@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
 
 from rlaif_ray.backtest.power import ONE_SIDED
 from rlaif_ray.core import OpinionTable
+from rlaif_ray.errors import DataError
 from rlaif_ray.feedback.intervals import Interval, clustered_interval, clusters_of, effective
 from rlaif_ray.feedback.outcomes import OutcomeTable
 from rlaif_ray.feedback.preferences import PairTable
@@ -24,23 +25,35 @@ POWER = 0.8
 BINS = 10
 
 
-def split_held_out(pairs: PairTable, share: float = HELD_OUT) -> tuple[PairTable, PairTable]:
-    """(earlier, later) pairs: the last `share` of the dates are held out, and what closes in them is purged from the rest."""
+class Split(NamedTuple):
+    """Pairs to learn from and later ones to be judged on."""
+
+    rows: slice  # of the cube: all that the earlier pairs know
+    earlier: PairTable
+    later: PairTable
+
+
+def split_held_out(pairs: PairTable, share: float = HELD_OUT, embargo: int = 0) -> Split:
+    """The last `share` of the dates are held out, and what closes in them, or less than `embargo` bars before, is purged from the rest."""
     dates = np.unique(pairs.opened_row)
     if len(dates) < 2:
-        return pairs, pairs.take(np.zeros(len(pairs), bool))
+        return Split(slice(0, int(pairs.closed_row.max(initial=-1)) + 1), pairs, pairs.take(np.zeros(len(pairs), bool)))
     first = int(dates[min(int(np.ceil(len(dates) * (1.0 - share))), len(dates) - 1)])
-    return pairs.inside(slice(int(dates[0]), first)), pairs.take(pairs.opened_row >= first)
+    rows = slice(int(dates[0]), first - embargo)
+    return Split(rows, pairs.inside(rows), pairs.take(pairs.opened_row >= first))
 
 
 def held_out(
     context: np.ndarray, outcomes: OutcomeTable, opinions: OpinionTable, pairs: PairTable, settings: Settings, *, min_pairs: int,
-    resamples: int, seed: int, raters: bool = True,
+    resamples: int, seed: int, raters: bool = True, embargo: int = 0, smoothing: Callable[[slice], float] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """How good a judge is on later dates that was fitted on the earlier ones.
 
     Parameters
     ----------
+    embargo : bars between the last close that is learnt from and the first date that is held out.
+    smoothing : share of labels to be taken as wrong by who learns from some rows of the cube, asked of the earlier ones alone
+        (`lessons.LabelNoise.smoothing`); None: as in the settings.
     raters : fit those beside it too; they cost about as much as the judge each.
 
     Returns
@@ -50,10 +63,11 @@ def held_out(
     less; on pairs against the climatological forecast apart; how many independent pairs there were and what they could
     show; how well the probabilities were calibrated. None where there are too few pairs to fit or to judge.
     """
-    earlier, later = split_held_out(pairs)
+    rows, earlier, later = split_held_out(pairs, embargo=embargo)
     duels = later.take(later.rivals)
     if len(earlier) < min_pairs or not len(duels):
         return {"n_pairs": len(duels), "accuracy": None, "author_average": None, "gain": None}
+    settings = settings if smoothing is None else replace(settings, label_smoothing=smoothing(rows))
     model = RewardModel(settings).fit(context, opinions, earlier)
     drawn: dict[str, Any] = {"resamples": resamples, "seed": seed}
     ours = right(gaps(rewards_on(model, context, opinions, duels), duels))
@@ -159,7 +173,17 @@ def calibration_of(said: np.ndarray, came: np.ndarray, weight: np.ndarray, bins:
 
 
 def paired_gain(a: np.ndarray, b: np.ndarray, rows: np.ndarray, horizon_bars: int, *, resamples: int, seed: int) -> Interval:
-    """How much better scores `a` are than `b`, both (T,...) on dates that opened at `rows` (T,), where both are known."""
+    """Mean of by how much scores `a` are better than `b`, with its interval: over all entries at which both are known.
+
+    Parameters
+    ----------
+    a, b : (D,A) or (D,) on the same dates and names; NaN where there is none.
+    rows : (D,) at which the dates opened, over `horizon_bars`; see `clusters_of`.
+
+    Raises `DataError` where the shapes do not fit.
+    """
+    if a.shape != b.shape or rows.shape != a.shape[:1]:
+        raise DataError(f"scores {a.shape} and {b.shape} of dates {rows.shape}; expected (D,A), (D,A) and (D,)")
     difference = a - b
     groups = np.broadcast_to(clusters_of(rows, horizon_bars).reshape(-1, *[1] * (difference.ndim - 1)), difference.shape)
     return clustered_interval(difference.reshape(-1), groups.reshape(-1), resamples=resamples, seed=seed)

@@ -1,7 +1,10 @@
 """What people think of two opinions: kept apart, with who said it and where, until somebody else has looked at it.
 
 A label is quarantined from the moment that it is given. It leaves when a second person accepts it, and may be learnt from
-only from then on. Labels and reviews are added and never changed: who changes their mind says so in a new one.
+only from then on. Labels and reviews are added and never changed: who changes their mind says so in a new one, and of what
+one person said of two opinions only the last counts.
+
+The loop does not learn from released labels by itself yet: `preferences_of` hands them, as preferences, to who does.
 """
 
 from __future__ import annotations
@@ -108,7 +111,10 @@ class Release:
 
 
 def released(labels: Sequence[HumanLabel], reviews: Sequence[Review], *, as_of: np.datetime64) -> Release:
-    """Labels whose last review by `as_of` is somebody else's acceptance.
+    """Labels whose last review by `as_of` is somebody else's acceptance, and that are the last word of who gave them.
+
+    Of labels by one person on the same two opinions, whichever they prefer, the last given by `as_of` counts, reviewed or
+    not: who has changed their mind no longer says what they said before. (At one moment the larger id is the last.)
 
     Reviews after `as_of` do not count yet, whatever they say: a fit that ends at `as_of` could not have known them. Of
     reviews at the same moment a rejection is the last. Raises `DataError` for a label or a review that is there twice.
@@ -126,27 +132,47 @@ def released(labels: Sequence[HumanLabel], reviews: Sequence[Review], *, as_of: 
             ignored[review.id] = why
         else:
             last[review.label] = review
-    held = {label.id: why for label in labels if (why := _why_held(label, last.get(label.id), as_of))}
+    word = _last_words(labels, as_of)
+    held = {label.id: why for label in labels if (why := _why_held(label, last.get(label.id), word, as_of))}
     free = [Released(label, last[label.id]) for label in labels if label.id not in held]
     return Release(tuple(sorted(free, key=lambda r: (r.usable_from, r.label.id))), held, ignored)
+
+
+def _person(by: str) -> str:
+    return by.strip().casefold()
+
+
+def _about(label: HumanLabel) -> tuple[str, frozenset[str]]:
+    """Who said it and of which two opinions, whichever of them is preferred."""
+    return _person(label.by), frozenset((label.chosen, label.rejected))
+
+
+def _last_words(labels: Iterable[HumanLabel], as_of: np.datetime64) -> dict[tuple[str, frozenset[str]], HumanLabel]:
+    """By person and two opinions, the last label given by `as_of`."""
+    return {_about(x): x for x in sorted(labels, key=lambda x: (x.given_at, x.id)) if x.given_at <= as_of}
 
 
 def _why_ignored(review: Review, label: HumanLabel | None, as_of: np.datetime64) -> str:
     if label is None:
         return f"there is no label {review.label}"
-    if review.by.strip().casefold() == label.by.strip().casefold():
+    if _person(review.by) == _person(label.by):
         return f"{review.by} gave the label; expected a review by somebody else"
     if review.at < label.given_at:
         return f"it was made at {review.at}, before the label was given at {label.given_at}"
     return f"it is of {review.at}, after {as_of}" if review.at > as_of else ""
 
 
-def _why_held(label: HumanLabel, review: Review | None, as_of: np.datetime64) -> str:
+def _why_held(
+    label: HumanLabel, review: Review | None, word: Mapping[tuple[str, frozenset[str]], HumanLabel], as_of: np.datetime64
+) -> str:  # fmt: skip
     if label.given_at > as_of:
         return f"given at {label.given_at}, after {as_of}"
     if review is None:
         return "nobody else has reviewed it"
-    return "" if review.verdict == "accept" else f"rejected by {review.by}: {review.reason or 'no reason given'}"
+    if review.verdict == "reject":
+        return f"rejected by {review.by}: {review.reason or 'no reason given'}"
+    last = word[_about(label)]
+    return "" if last == label else f"superseded by {last.id}, given by {last.by} at {last.given_at}"
 
 
 def preferences_of(released: Iterable[Released], opinions: Mapping[str, Opinion]) -> list[Preference[Opinion]]:

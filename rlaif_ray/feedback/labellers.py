@@ -15,8 +15,8 @@ import numpy as np
 from rlaif_ray.core import Cube, Judge, Opinion, OpinionTable, Preference
 from rlaif_ray.errors import DataError
 from rlaif_ray.feedback.intervals import standard_error
-from rlaif_ray.feedback.outcomes import OutcomeTable
-from rlaif_ray.feedback.preferences import pairs
+from rlaif_ray.feedback.preferences import PairTable
+from rlaif_ray.feedback.reward_questions import together
 
 Z95 = 1.959964
 
@@ -177,32 +177,37 @@ def noise_of(a: np.ndarray, b: np.ndarray, clusters: np.ndarray | None = None) -
     return Noise(0.5 * (1.0 - slope), error / (2.0 * slope) if slope else np.inf, d, len(a))
 
 
-def timing_noise(now: OutcomeTable, one_bar_later: OutcomeTable, *, tie: float, rows: slice) -> Noise:
+def timing_noise(now: PairTable, one_bar_later: PairTable, *, rows: slice) -> Noise:
     """How noisy outcomes are as labels of pairs, for it is chance on which bar the clock is started.
 
-    The same opinions are judged from their own bar and from the next: two labellers, see `noise_of`. It is an upper bound
-    of the noise that lies in the first and last bar, for true news of that bar counts as noise. Of the bars that both
-    share it says nothing: what is chance there moves both labels alike.
+    The same opinions are judged from their own bar and from the next, against each other and against the climatological
+    forecast: two labellers, see `noise_of`. It is an upper bound of the noise that lies in the first and last bar, for true
+    news of that bar counts as noise. Of the bars that both share it says nothing: what is chance there moves both labels alike.
 
     Parameters
     ----------
-    now : outcomes of opinions opened at their own rows.
-    one_bar_later : of the same opinions, as if they had been given one row later (`opinions_one_bar_later`, closed).
-    tie : as for `pairs`: pairs nearer than that at either time have no label then, and do not count.
+    now : pairs of opinions opened at their own rows, by the metric and tie that are learnt from.
+    one_bar_later : of the same opinions, as if they had been given one row later (`opinions_one_bar_later`, closed), by the
+        same metric and tie. Who makes a pair at one of both times only has no second label, and does not count.
     rows : only pairs whose both outcomes lie in these rows (later closing row < stop) are looked at.
     """
-    if (now.symbols, now.authors, now.horizon_bars) != (one_bar_later.symbols, one_bar_later.authors, one_bar_later.horizon_bars):
-        raise DataError("the later outcomes are of other symbols, voices or horizon; expected those of the same opinions")
-    strangers = np.setdiff1d(one_bar_later.opened_row - 1, now.opened_row)
-    if len(strangers):
-        raise DataError(f"an opinion judged from row {strangers[0] + 1} was not given at row {strangers[0]}; expected the same opinions")
-    table = pairs(now, tie=tie).inside(slice(rows.start, rows.stop - 1))
-    table = table.take(table.rivals & np.isin(table.opened_row + 1, one_bar_later.opened_row))
-    date = np.searchsorted(one_bar_later.opened_row, table.opened_row + 1)
-    chosen, rejected = (one_bar_later.score[date, table.asset, side] for side in (table.chosen, table.rejected))
-    margin = chosen - rejected
-    told = np.abs(margin) >= tie
-    return noise_of(np.ones(told.sum(), bool), margin[told] > 0, table.opened_row[told])
+    horizons = {h for table in (now, one_bar_later) for h in np.unique(table.closed_row - table.opened_row).tolist()}
+    if len(horizons) > 1:
+        raise DataError(f"pairs over {sorted(horizons)} bars; expected those of the same opinions at both times, over one horizon")
+    first = now.take((now.opened_row >= rows.start) & (now.closed_row + 1 < rows.stop))
+    at, then = _matched(first, replace(one_bar_later, opened_row=one_bar_later.opened_row - 1))
+    alike = first.chosen[at] == one_bar_later.chosen[then]
+    return noise_of(np.ones(len(at), bool), alike, first.opened_row[at])
+
+
+def _matched(a: PairTable, b: PairTable) -> tuple[np.ndarray, np.ndarray]:
+    """Indices into both of the pairs that are in both: opened at one row, of one symbol and the same two sides, whoever won."""
+    both = together(a, b)
+    low, high = np.minimum(both.chosen, both.rejected) + 1, np.maximum(both.chosen, both.rejected) + 1  # 0: climatology
+    assets, sides = int(both.asset.max(initial=0)) + 1, int(high.max(initial=0)) + 1
+    keys = ((both.opened_row * assets + both.asset) * sides + low) * sides + high
+    _, at, then = np.intersect1d(keys[: len(a)], keys[len(a) :], assume_unique=True, return_indices=True)
+    return at, then
 
 
 def opinions_one_bar_later(opinions: OpinionTable, cube: Cube) -> OpinionTable:

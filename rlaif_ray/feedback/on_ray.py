@@ -17,16 +17,17 @@ from rlaif_ray.core import Cube, OpinionTable
 from rlaif_ray.feedback import build
 from rlaif_ray.feedback.contest import Block, standing
 from rlaif_ray.feedback.context import context_features
-from rlaif_ray.feedback.evidence import held_out, track_records
-from rlaif_ray.feedback.intervals import clustered_interval, clusters_of
+from rlaif_ray.feedback.evidence import held_out, paired_gain, track_records
 from rlaif_ray.feedback.lessons import LabelNoise, judged_pairs, texts_seen
 from rlaif_ray.feedback.outcomes import OutcomeTable, close
 from rlaif_ray.feedback.preferences import PairTable
+from rlaif_ray.feedback.reward_model import RewardModel
 from rlaif_ray.feedback.weighing import EqualWeights, Kind, Weigher, fit_weigher
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Fold, Window
 from rlaif_ray.runs import seed_for
 
+EMBARGO = 5  # bars between the pairs that the held-out judge learns from and those that it is asked about
 WAYS: tuple[Kind, ...] = ("reward_model", "track_record", "equal_weights")
 
 
@@ -97,7 +98,7 @@ class _Desk:
 
     @cached_property
     def noise(self) -> LabelNoise:
-        asked = {"tie": self.section.tie, "stated": self.section.label_smoothing}
+        asked: dict[str, Any] = {"tie": self.section.tie, "metric": self.section.metric, "stated": self.section.label_smoothing}
         return LabelNoise(self.outcomes, self.opinions, self.cube, self.terms, **asked)
 
     def weights(self, weigher: Weigher, dates: np.ndarray) -> np.ndarray:
@@ -131,15 +132,14 @@ def _fit_window(desk: _Desk, window: Window, seed: int, resamples: int, *, rater
     own = seed_for(seed, f"judge/window={window.name}")
     judge, usable = desk.fit(desk.section.weigh_by, window, own), desk.pairs.inside(window.fit)
     said = {"window": window.name, "role": window.role, "judge": judge.kind, "n_pairs": len(usable), "state_hash": judge.state_hash}
-    if isinstance(judge, EqualWeights):
-        return judge, {**said, "reason": judge.reason, "held_out": None}
-    smoothing = desk.noise.smoothing(window.fit)
-    settings = build(desk.section, desk.opinions.authors, seed=own, label_smoothing=smoothing)
+    if not isinstance(judge, RewardModel):
+        reason = judge.reason if isinstance(judge, EqualWeights) else "the held-out pairs are the reward model's to judge"
+        return judge, {**said, "reason": reason, "held_out": None}
     fair = held_out(
-        desk.context, desk.outcomes, desk.opinions, usable, settings, min_pairs=desk.section.min_pairs, resamples=resamples, seed=own,
-        raters=raters,
+        desk.context, desk.outcomes, desk.opinions, usable, judge.settings, min_pairs=desk.section.min_pairs, resamples=resamples, seed=own,
+        raters=raters, smoothing=desk.noise.smoothing, embargo=EMBARGO,
     )  # fmt: skip
-    return judge, {**said, "label_smoothing": smoothing, "held_out": fair}
+    return judge, {**said, "label_smoothing": judge.settings.label_smoothing, "held_out": fair}
 
 
 def _verdicts_in(rows: slice, desk: _Desk, judge: Weigher) -> np.ndarray:
@@ -162,13 +162,12 @@ def _three_ways(desk: _Desk, window: Window, judge: Weigher, drawn: dict[str, An
     )  # fmt: skip
     ways = {MANAGER: judge, **{kind: desk.fit(kind, window, 0) for kind in WAYS[1:]}}
     verdicts = {name: desk.verdicts(weigher, dates) for name, weigher in ways.items()}
-    groups = np.repeat(clusters_of(block.opened_row, block.horizon_bars), len(desk.opinions.symbols))
-    gain = (block.score(verdicts[MANAGER]) - block.score(verdicts["equal_weights"])).reshape(-1)
+    ours, equal = block.score(verdicts[MANAGER]), block.score(verdicts["equal_weights"])
     given = desk.weights(judge, dates)
     return {
         "weights": {author: _spread(given[..., k][np.isfinite(p_up[..., k])]) for k, author in enumerate(desk.opinions.authors)},
         "ways": {name: standing(said, block, **drawn) for name, said in verdicts.items()},
-        "gain_over_equal_weights": clustered_interval(gain, groups, **drawn),
+        "gain_over_equal_weights": paired_gain(ours, equal, block.opened_row, block.horizon_bars, **drawn),
     }
 
 

@@ -110,6 +110,8 @@ def close(opinions: OpinionTable, cube: Cube, terms: OutcomeTerms) -> OutcomeTab
     if certain.any():
         raise DataError(f"p_up is {opinions.p_up[certain][0]:g} in {certain.sum()} opinions; expected strictly between 0 and 1")
     h = opinions.horizon_bars
+    if h < 1:
+        raise DataError(f"opinions over {h} bars cannot close; expected 1 or more, and at least one opinion")
     by = Yardstick.of(cube, h, terms)
     closed = opened + h
     inside = closed < len(cube.times)

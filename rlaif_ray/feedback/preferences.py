@@ -2,6 +2,9 @@
 
 The climatological forecast is a rival of every opinion. Its score is 0 by definition and it takes no position, so what is
 learnt from pairs has a zero: better than what anyone could have said.
+
+Which pairs there are hangs on what was said, and not on what came of it: were only outcomes kept that tell two voices far
+apart, one side's could all be dropped, and the worse of the two would be preferred every time.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ class PairTable:
     closed_row: np.ndarray  # (P,) row from which the pair may be learnt from
     weight: np.ndarray  # (P,) in (0, 1]: what a pair says that no other does, for horizons that overlap
     kind: np.ndarray  # (P,) int8 index into `KINDS`
-    agrees: np.ndarray  # (P,H) int8, head by head of `HEADS`: +1 the chosen is better there too, -1 worse, 0 equal or not known
+    agrees: np.ndarray  # (P,H) int8, by `HEADS`: +1 the chosen is better there too, -1 worse, 0 equal or not known; climatology
+    # is held against in the first alone: who takes no position has no drawdown, and would win the second every time
 
     def __len__(self) -> int:
         return len(self.date)
@@ -75,7 +79,10 @@ def pairs(
 
     Parameters
     ----------
-    tie : pairs whose metrics differ by less are equally good, and left out.
+    tie : two opinions nearer than that are equally good, and make no pair. Of opinions judged by the score of their p_up it
+        is the larger of both possible differences that counts, had it gone up and had it gone down: what came of it chooses
+        no pairs, and the mean margin keeps the sign of the expected difference. By another metric, or of opinions that said
+        quantiles, what the other outcome would have been worth is not known, and the actual difference decides.
     metric : the score, or any (T,A,K) array of which more is better, on a scale where the climatological forecast, which
         takes no position, stands at 0. Only where the outcome has closed is it looked at.
     opinions : what the outcomes judge; tells who is which voice, what each was asked (voices asked differently make no
@@ -91,12 +98,13 @@ def pairs(
         raise DataError("the opinions were given at other moments than the outcomes judge; expected the table that they judge")
     voices = opinions.voices if opinions is not None and opinions.voices else tuple(map(Voice, outcomes.authors))
     first, second, kinds = _rivals(voices)
-    worth, drawdown = (np.ascontiguousarray(x, np.float64) for x in (_worth(outcomes, metric), outcomes.drawdown))
+    figures = _worth(outcomes, metric), _other(outcomes, metric, opinions), outcomes.drawdown
+    worth, other, drawdown = (np.ascontiguousarray(x, np.float64) for x in figures)
     prompts, words = _asked(opinions, worth.shape), _words(opinions, worth.shape)
-    size = _count(worth, prompts, first, second, tie)
+    size = _count(worth, other, prompts, first, second, tie)
     sides, margin, kind = np.empty((4, size), np.int64), np.empty(size), np.empty(size, np.int8)
     agrees = np.empty((size, len(HEADS)), np.int8)
-    _fill(worth, prompts, drawdown, words, first, second, kinds, tie, sides, margin, kind, agrees)
+    _fill(worth, other, prompts, drawdown, words, first, second, kinds, tie, sides, margin, kind, agrees)
     date, asset, chosen, rejected = sides
     opened, closed = outcomes.opened_row[date], outcomes.closed_row[date]
     weight = _uniqueness(date, asset, opened, closed)
@@ -130,6 +138,21 @@ def _worth(outcomes: OutcomeTable, metric: Literal["score"] | np.ndarray) -> np.
     if metric.shape != outcomes.score.shape:
         raise DataError(f"the metric has shape {metric.shape}; expected (T,A,K) = {outcomes.score.shape} as the outcomes have")
     return np.where(np.isfinite(outcomes.score) & np.isfinite(metric), metric, np.nan)
+
+
+def _other(outcomes: OutcomeTable, metric: Literal["score"] | np.ndarray, opinions: OpinionTable | None) -> np.ndarray:
+    """(T,A,K) score of each p_up had the outcome been the other one; NaN where that is not known.
+
+    What was said is read from the score: p = u exp(score) of what came, u being what climatology said of it.
+    """
+    if not isinstance(metric, str):
+        return np.full(outcomes.score.shape, np.nan)
+    usual = np.where(outcomes.residual > 0, outcomes.climatology, 1.0 - outcomes.climatology)[..., None]
+    missed = 1.0 - usual * np.exp(outcomes.score)
+    known = missed > 0
+    if opinions is not None and opinions.quantiles is not None:
+        known &= ~np.isfinite(opinions.quantiles).all(axis=-1)
+    return np.where(known, np.log(np.where(known, missed, 1.0)) - np.log(1.0 - usual), np.nan)
 
 
 def _rivals(voices: tuple[Voice, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -188,47 +211,48 @@ _WORTH, _PROMPTS, _WORDS = (types.Array(kind, 3, "C", readonly=True) for kind in
 _COLUMNS, _KINDS = (types.Array(kind, 1, "C", readonly=True) for kind in (int64, int8))
 
 
-@njit(float64(_WORTH, _PROMPTS, int64, int64, int64, int64, float64), cache=True)
-def _gap(worth, prompts, t, a, i, j, tie):  # pragma: no cover
-    """By how much voice i is better than j; 0 where that is less than `tie`, or they make no pair."""
+@njit(float64(_WORTH, _WORTH, _PROMPTS, int64, int64, int64, int64, float64), cache=True)
+def _gap(worth, other, prompts, t, a, i, j, tie):  # pragma: no cover
+    """By how much voice i is better than j; 0 where neither outcome tells them apart by `tie`, or they make no pair."""
     if j == CLIMATOLOGY:
-        gap = worth[t, a, i]
+        gap, otherwise = worth[t, a, i], other[t, a, i]
     elif prompts[t, a, i] == prompts[t, a, j]:
-        gap = worth[t, a, i] - worth[t, a, j]
+        gap, otherwise = worth[t, a, i] - worth[t, a, j], other[t, a, i] - other[t, a, j]
     else:
-        gap = 0.0
-    return gap if abs(gap) >= tie else 0.0
+        gap, otherwise = 0.0, 0.0
+    return gap if abs(gap) >= tie or (abs(gap) > 0.0 and abs(otherwise) >= tie) else 0.0
 
 
-@njit(int64(_WORTH, _PROMPTS, _COLUMNS, _COLUMNS, float64), cache=True)
-def _count(worth, prompts, first, second, tie):  # pragma: no cover
+@njit(int64(_WORTH, _WORTH, _PROMPTS, _COLUMNS, _COLUMNS, float64), cache=True)
+def _count(worth, other, prompts, first, second, tie):  # pragma: no cover
     """Pairs that `_fill` will find."""
     found = 0
     for t in range(worth.shape[0]):
         for a in range(worth.shape[1]):
             for r in range(len(first)):
-                found += _gap(worth, prompts, t, a, first[r], second[r], tie) != 0.0
+                found += _gap(worth, other, prompts, t, a, first[r], second[r], tie) != 0.0
     return found
 
 
 @njit(
     void(
-        _WORTH, _PROMPTS, _WORTH, _WORDS, _COLUMNS, _COLUMNS, _KINDS, float64, int64[:, ::1], float64[::1], int8[::1], int8[:, ::1]
+        _WORTH, _WORTH, _PROMPTS, _WORTH, _WORDS, _COLUMNS, _COLUMNS, _KINDS, float64, int64[:, ::1], float64[::1], int8[::1],
+        int8[:, ::1],
     ),
     cache=True,
 )  # fmt: skip
-def _fill(worth, prompts, drawdown, words, first, second, kinds, tie, sides, margin, kind, agrees):  # pragma: no cover
-    """Date, asset, chosen and rejected, margin, kind and heads. Who takes no position has no drawdown, climatology no text."""
+def _fill(worth, other, prompts, drawdown, words, first, second, kinds, tie, sides, margin, kind, agrees):  # pragma: no cover
+    """Date, asset, chosen and rejected, margin, kind and heads. Climatology has neither a position nor a text to compare."""
     p = 0
     for t in range(worth.shape[0]):
         for a in range(worth.shape[1]):
             for r in range(len(first)):
                 i, j = first[r], second[r]
-                gap = _gap(worth, prompts, t, a, i, j, tie)
+                gap = _gap(worth, other, prompts, t, a, i, j, tie)
                 if gap == 0.0:
                     continue
                 way = 1 if gap > 0.0 else -1
-                risk = (0.0 if j == CLIMATOLOGY else drawdown[t, a, j]) - drawdown[t, a, i]
+                risk = 0.0 if j == CLIMATOLOGY else drawdown[t, a, j] - drawdown[t, a, i]
                 length = 0.0 if j == CLIMATOLOGY else words[t, a, j] - words[t, a, i]
                 sides[0, p], sides[1, p] = t, a
                 sides[2, p], sides[3, p] = (i, j) if way > 0 else (j, i)

@@ -25,7 +25,7 @@ from rlaif_ray.core import OpinionTable, content_hash
 from rlaif_ray.errors import CheckpointError, DataError, NotFittedError
 from rlaif_ray.feedback.preferences import CLIMATOLOGY, HEADS, PairTable
 from rlaif_ray.feedback.reward_network import SIZES, Questions, Scorer, Weights, descend, draw
-from rlaif_ray.feedback.reward_questions import Asked, count_questions, drawn_dates, member_seed, some_questions, stance, together
+from rlaif_ray.feedback.reward_questions import OUTCOME, Asked, count_questions, drawn_dates, member_seed, some_questions, stance, together
 
 SEES = ("context", "direction", "stance", "author", "text")
 _CHUNK = 1 << 14  # opinions at once: what they need stays in the processor's cache
@@ -60,7 +60,8 @@ class Rewards:
 
     Pairs of two voices say how rewards differ, not where they lie. So there are two lower bounds, each with the spread of
     what it is used for: `lower`, to choose among those who spoke, that of the members' rewards less their mean over who
-    spoke; `sure`, to be held against the bar, that of the rewards themselves, whose zero is the climatological forecast.
+    spoke; `sure`, to be held against the bar, that of the outcome head alone, unweighted, in log-odds: only there is the
+    climatological forecast a rival and the zero its own. NaN without that head.
     """
 
     mean: np.ndarray
@@ -79,6 +80,11 @@ class RewardModel:
             raise DataError(f"a reward model sees {settings.sees}; expected some of {', '.join(SEES)}")
         if len(settings.heads) != len(HEADS) or not sum(settings.heads) > 0 or min(settings.heads) < 0:
             raise DataError(f"weights of the heads are {settings.heads}; expected one for each of {', '.join(HEADS)}, one at least above 0")
+        if settings.bar is not None and not settings.heads[OUTCOME] > 0:
+            raise DataError(
+                f"the bar is {settings.bar:g} and the weight of the outcome head 0, which alone is held against it; "
+                "unset feedback.bar, or turn feedback.heads.outcome up"
+            )
         if settings.size not in SIZES:
             raise DataError(f"the size {settings.size!r} of a reward model is none of {', '.join(SIZES)}")
         self.settings = settings
@@ -192,8 +198,13 @@ class RewardModel:
         heard = apart if spoke.all() else np.where(spoke, apart, 0.0)
         shift = _in_order([heard[..., k] for k in range(p_up.shape[-1])]) / np.maximum(spoke.sum(axis=-1), 1)
         # A member whose rewards all lie higher tells nobody from nobody: its shift is no doubt about whom to choose.
-        out[0], out[2] = mean, mean - self.settings.confidence * _spread(apart)
-        out[1] = mean - self.settings.confidence * _spread(apart - shift[..., None])
+        out[0], out[1] = mean, mean - self.settings.confidence * _spread(apart - shift[..., None])
+        out[2] = self._sure(by_head[..., self.heads.index(OUTCOME)]) if OUTCOME in self.heads else np.nan
+
+    def _sure(self, outcome: np.ndarray) -> np.ndarray:
+        """(Q,K) lower bound of the members' log-odds (M,Q,K) of being better than climatology."""
+        mean = _in_order(outcome) / len(outcome)
+        return mean - self.settings.confidence * _spread(outcome - mean)
 
     def weights(self, context: np.ndarray, p_up: np.ndarray, traits: np.ndarray | None = None) -> np.ndarray:
         """(...,K) softmax over who spoke of lower bound / temperature: sums to 1, or is 0 where nobody spoke or cleared the bar."""

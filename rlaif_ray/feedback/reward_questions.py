@@ -25,7 +25,7 @@ class Asked:
     pairs: PairTable
     date: np.ndarray  # (Q,)
     asset: np.ndarray  # (Q,)
-    cluster: np.ndarray  # (Q,) dates whose outcomes share bars
+    cluster: np.ndarray  # (Q,) of dates whose outcomes share bars
     of_pair: np.ndarray  # (P,) question of each pair
     p_up: np.ndarray  # (Q,K); NaN where a voice is in no pair
     traits: np.ndarray | None  # (Q,K,X)
@@ -90,7 +90,7 @@ def traits_of(opinions: OpinionTable, names: tuple[str, ...]) -> np.ndarray | No
 def drawn_dates(seed: int, member: int, clusters: np.ndarray) -> np.ndarray:
     """(Q,) how often a member has drawn each cluster of dates: Poisson with mean 1 (the online bootstrap, Oza and Russell 2001).
 
-    A hash of seed, member and cluster, so that a date has one count in every fit that it is part of.
+    A hash of seed, member and cluster, so that a date has one count in every fit in which its cluster begins where it did.
     """
     with np.errstate(over="ignore"):
         x = clusters.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(member_seed(seed, member))

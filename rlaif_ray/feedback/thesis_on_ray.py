@@ -45,7 +45,7 @@ def train_thesis(config: Config, run_dir: str | None = None, resume: str | None 
     Leaves each fold's policies in `artefacts/fold=<k>/<arm>`, with a manifest. Raises what the stages raise; a `ConfigError`
     or `DataError` before the first fold leaves no directory behind.
     """
-    with Run.resume(resume) if resume is not None else Run.create("train-thesis", config, run_dir) as run:
+    with Run.resume(resume, "train-thesis") if resume is not None else Run.create("train-thesis", config, run_dir) as run:
         study = study_of(run.config.thesis)
         ray_runtime.attach()
         dataset, ingested = dataset_of(run)

@@ -142,7 +142,8 @@ def take_in(lake: Lake, run: Path) -> int:
 
     Raises `MissingDataError` for a run whose desk has said nothing yet.
     """
-    files = sorted((run / "stages").rglob("opinions.parquet"))
+    found = (run / "stages").rglob("opinions.parquet")
+    files = sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(run).parts))  # committed ones
     if not files:
         raise MissingDataError(f"no opinions in {run}; expected those of its desk: go on with rlaif pipeline --resume {run}")
     at = dt.datetime.now(dt.UTC)

@@ -31,7 +31,7 @@ class OutcomeTerms:
     """On which terms opinions are judged; the same for all that are compared."""
 
     cost_per_side: float  # fraction of the notional paid on each of the two fills of the implied position
-    beta_bars: int = 252  # window of the beta, which is 1 until half of it is known
+    beta_bars: int = 252  # window of the beta, which is 1 until it is full; kept within 0 and 3
     volatility_bars: int = 63  # window of the residual volatility that scales P&L and barriers
     barrier: float = 1.0  # distance of both barriers, in volatilities of the horizon
     sectors: Mapping[str, str] = field(default_factory=dict)  # by symbol; who is not in it is held against the universe alone
@@ -57,7 +57,8 @@ class Yardstick:
 
         A position is opened and closed at closes, rows t and t + `horizon_bars`. Its residual return is its total return
         less beta (known at t) times the equal-weight return of what could be traded at t, less the mean of that of the
-        other members of its sector. Who is halted keeps its last price, who is delisted what the simulator leaves.
+        other members of its sector. Who is halted keeps its last price, who is delisted what the simulator leaves. What is
+        sold short, the hedge too, costs no borrow here.
         """
         beta, volatility = _known_at(cube, terms)
         scale = volatility * np.sqrt(horizon_bars)

@@ -64,7 +64,7 @@ class AppArgs(BaseModel):
 
 
 def build_app(args: AppArgs) -> serve.Application:
-    run = Run.open(Path(args.run).resolve())  # what is no run fails here, at once, and not on a replica that is tried again
+    run = Run.open(Path(args.run).resolve(), "pipeline")  # what is no run fails here, at once, and not on a replica that is tried again
     return PredictorApp.bind(run=str(run.path))
 
 

@@ -72,7 +72,7 @@ def test_the_last_review_counts() -> None:
 
 def test_what_is_said_later_changes_nothing_that_was_released_before() -> None:
     """The law: a fit that ends on day 3 has the same labels whatever is given or reviewed after it."""
-    one, two, three = label(note="1"), label(note="2"), label(given=5, note="3")
+    one, two, three = label(note="1"), label(by="eve", note="2"), label(given=5, by="cat", note="3")
     reviews = [review(one, at=2), review(one, at=4, verdict="reject"), review(two, at=4), review(three, at=6)]
     then = released([one, two], reviews[:1], as_of=day(3))
     now = released([one, two, three], reviews, as_of=day(3))
@@ -82,11 +82,29 @@ def test_what_is_said_later_changes_nothing_that_was_released_before() -> None:
     assert [r.label for r in released([one, two, three], reviews, as_of=LATER).labels] == [two, three]
 
 
+def test_of_what_one_person_said_of_two_opinions_only_the_last_counts() -> None:
+    """Whichever they prefer now, and whoever has looked at it. What was said earlier is kept, with what took its place."""
+    first, other = label(given=1), label(given=1, by="eve")
+    turned = replace(label(given=5, by=" Ann"), chosen="b1", rejected="a1")
+    reviews = [review(first, at=2), review(other, at=2)]
+    before = released([first, other, turned], reviews, as_of=day(4))  # nobody knows yet that she will
+    assert {r.label for r in before.labels} == {first, other}
+    after = released([first, other, turned], reviews, as_of=day(6))
+    assert [r.label for r in after.labels] == [other]
+    assert after.held[first.id] == f"superseded by {turned.id}, given by  Ann at {day(5)}"
+    assert after.held[turned.id] == "nobody else has reviewed it"
+    (told,) = [r for r in released([turned, other, first], [*reviews, review(turned, at=7)], as_of=LATER).labels if r.label == turned]
+    assert preferences_of([told], OPINIONS)[0].chosen == B
+    elsewhere = replace(label(given=5), rejected="c1")  # of another two opinions: both count
+    both = released([first, elsewhere], [review(first), review(elsewhere, at=6)], as_of=LATER)
+    assert len(both.labels) == 2 and not both.held
+
+
 def test_every_label_and_review_is_somewhere() -> None:
     """Over random quarantines: a label is released or held, a review that does not count says why."""
     rng = np.random.default_rng(0)
     for _ in range(50):
-        labels = [label(int(rng.integers(0, 5)), "ann", str(k)) for k in range(6)]
+        labels = [label(int(rng.integers(0, 5)), str(rng.choice(["ann", "eve", "cat"])), str(k)) for k in range(6)]
         reviews = [
             review(labels[rng.integers(6)], int(rng.integers(0, 9)), str(rng.choice(["ann", "bob"])), verdict, str(k))
             for k, verdict in enumerate(rng.choice(["accept", "reject"], 12).tolist())

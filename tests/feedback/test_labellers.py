@@ -8,7 +8,9 @@ import pytest
 from rlaif_ray.core import Cube, Opinion, OpinionTable
 from rlaif_ray.errors import DataError
 from rlaif_ray.feedback.labellers import Label, ask, labelled, noise_of, opinions_one_bar_later, report, timing_noise
-from rlaif_ray.feedback.outcomes import OutcomeTable, close
+from rlaif_ray.feedback.lessons import LabelNoise, judged_pairs
+from rlaif_ray.feedback.outcomes import close
+from rlaif_ray.feedback.preferences import PairTable
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from tests.desk import dense, desk_cube
 from tests.judges import ScriptedJudge
@@ -177,9 +179,10 @@ def test_planted_noise_is_recovered_within_its_standard_error(eps: float) -> Non
     assert abs(np.mean(z)) < 0.25 and 0.85 < np.std(z) < 1.15
 
 
-def at_two_times(cube: Cube, opinions: OpinionTable) -> tuple[OutcomeTable, OutcomeTable]:
-    later = opinions_one_bar_later(opinions, cube)
-    return close(opinions, cube, OutcomeTerms(0.0)), close(later, cube, OutcomeTerms(0.0))
+def at_two_times(cube: Cube, opinions: OpinionTable, metric: str = "score", tie: float = 0.01) -> tuple[PairTable, PairTable]:
+    both = opinions, opinions_one_bar_later(opinions, cube)
+    now, later = (judged_pairs(close(o, cube, OutcomeTerms(0.0)), o, tie=tie, metric=metric) for o in both)
+    return now, later
 
 
 def walk(seed: int, horizon_bars: int) -> tuple[Cube, OpinionTable]:
@@ -194,7 +197,7 @@ def walk(seed: int, horizon_bars: int) -> tuple[Cube, OpinionTable]:
 def test_on_a_random_walk_timing_is_worth_the_bars_that_are_not_shared(horizon_bars: int) -> None:
     """Sums over h bars, one bar apart, are normal with correlation (h-1)/h, and differ in sign with chance arccos(.)/pi."""
     cube, opinions = walk(horizon_bars, horizon_bars)
-    noise = timing_noise(*at_two_times(cube, opinions), tie=0.01, rows=slice(0, 1200))
+    noise = timing_noise(*at_two_times(cube, opinions), rows=slice(0, 1200))
     expected = np.arccos((horizon_bars - 1) / horizon_bars) / np.pi
     assert abs(noise.disagreement - expected) < 0.02
     assert noise.n_pairs > 10_000 and (noise.eps > 0.4 if horizon_bars == 1 else noise.eps == pytest.approx(expected / 2, rel=0.2))
@@ -205,28 +208,70 @@ def test_timing_knows_nothing_of_rows_after_the_fit() -> None:
     cube, opinions = walk(0, 5)
     now, later = at_two_times(cube, opinions)
     rows = slice(0, 100)
-    spoilt = replace(later, score=np.where((later.closed_row >= 100)[:, None, None], np.nan, later.score))
-    assert timing_noise(now, spoilt, tie=0.01, rows=rows) == timing_noise(now, later, tie=0.01, rows=rows)
-    counted = replace(later, score=np.where((later.closed_row >= 99)[:, None, None], np.nan, later.score))
-    fewer = timing_noise(now, counted, tie=0.01, rows=rows).n_pairs
-    assert timing_noise(now, later, tie=0.01, rows=rows).n_pairs - fewer == 10  # the last row that counts: ten symbols
+    spoilt = later.take(later.closed_row < 100)
+    assert timing_noise(now, spoilt, rows=rows) == timing_noise(now, later, rows=rows)
+    counted = later.take(later.closed_row < 99)
+    fewer = timing_noise(now, counted, rows=rows).n_pairs
+    assert timing_noise(now, later, rows=rows).n_pairs - fewer == 30  # the last row that counts: ten symbols, two voices, climatology
 
 
 def test_timing_of_a_real_roster_lies_between_no_noise_and_a_coin() -> None:
     cube = desk_cube(0, rows=300)
     opinions = dense(cube)
-    noise = timing_noise(*at_two_times(cube, opinions), tie=0.01, rows=slice(0, 300))
+    noise = timing_noise(*at_two_times(cube, opinions), rows=slice(0, 300))
     assert 0.0 < noise.eps < 0.5 and noise.n_pairs > 500 and noise.standard_error < 0.05
 
 
-def test_outcomes_of_other_opinions_are_refused() -> None:
+def test_timing_is_that_of_a_loop_over_all_pairs() -> None:
+    cube = desk_cube(0, rows=300)
+    for metric, tie in (("score", 0.05), ("net", 0.02), ("drawdown", 0.02)):
+        now, later = at_two_times(cube, dense(cube), metric, tie)
+        won = {}
+        for shift, table in ((0, now), (1, later)):
+            columns = table.opened_row - shift, table.closed_row, table.asset, table.chosen, table.rejected
+            won[shift] = {
+                (row, asset, *sorted((c, r))): c for row, closed, asset, c, r in zip(*(x.tolist() for x in columns), strict=True)
+                if row >= 20 and closed - shift + 1 < 250
+            }  # fmt: skip
+        both = won[0].keys() & won[1].keys()
+        found = timing_noise(now, later, rows=slice(20, 250))
+        assert found.n_pairs == len(both) > 200
+        assert found.disagreement == pytest.approx(np.mean([won[0][k] != won[1][k] for k in both]))
+
+
+def test_a_desk_of_one_has_its_noise_measured_against_climatology() -> None:
+    cube, opinions = walk(5, 5)
+    alone = replace(opinions, authors=("buys",), p_up=opinions.p_up[..., :1])
+    found = LabelNoise(close(alone, cube, OutcomeTerms(0.0)), alone, cube, OutcomeTerms(0.0), tie=0.01, stated=None)
+    expected = np.arccos(4 / 5) / np.pi
+    assert found.smoothing(slice(0, 1200)) == pytest.approx(expected / 2, rel=0.2)
+    nothing = LabelNoise(close(alone, cube, OutcomeTerms(0.0)), alone, cube, OutcomeTerms(0.0), tie=0.01, stated=0.07)
+    assert nothing.smoothing(slice(0, 1200)) == 0.07
+
+
+def test_noise_is_that_of_the_metric_that_is_learnt_by() -> None:
+    """The larger position-free drawdown of five bars moves less from bar to bar than the sign of their sum does, and is never wrong
+    against climatology, which has none: the noise of its labels is another than that of the score's."""
+    cube, opinions = walk(6, 5)
+    terms = OutcomeTerms(0.0)
+    now, rows = close(opinions, cube, terms), slice(0, 1200)
+    eps = {
+        metric: LabelNoise(now, opinions, cube, terms, tie=0.005, stated=None, metric=metric).smoothing(rows)
+        for metric in ("score", "net", "drawdown")
+    }
+    assert eps["drawdown"] < 0.5 * eps["score"]
+    for metric in eps:
+        assert eps[metric] == timing_noise(*at_two_times(cube, opinions, metric, 0.005), rows=rows).eps > 0.0
+    assert len(set(eps.values())) == 3
+
+
+def test_pairs_of_two_horizons_are_refused() -> None:
     cube, opinions = walk(0, 5)
-    now, later = at_two_times(cube, opinions)
-    with pytest.raises(DataError, match="other symbols, voices or horizon"):
-        timing_noise(now, replace(later, authors=("x", "y")), tie=0.01, rows=slice(0, 100))
-    with pytest.raises(DataError, match="judged from row 51 was not given at row 50"):
-        every = replace(opinions, as_of=opinions.as_of[::7], p_up=opinions.p_up[::7])
-        timing_noise(close(every, cube, OutcomeTerms(0.0)), replace(later, opened_row=later.opened_row + 50), tie=0.01, rows=slice(0, 100))
+    now, _ = at_two_times(cube, opinions)
+    _, later = at_two_times(cube, replace(opinions, horizon_bars=20))
+    with pytest.raises(DataError, match=r"\[5, 20\] bars; expected those of the same opinions"):
+        timing_noise(now, later, rows=slice(0, 100))
+    assert timing_noise(now.take(now.date < 0), later.take(later.date < 0), rows=slice(0, 100)).n_pairs == 0
 
 
 def test_the_last_row_has_no_next_bar() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from rlaif_ray.core import Cube, Opinion, OpinionTable, Voice
 from rlaif_ray.errors import DataError
-from rlaif_ray.feedback.outcomes import OutcomeTable, close
+from rlaif_ray.feedback.outcomes import OutcomeTable, close, judge
 from rlaif_ray.feedback.preferences import CLIMATOLOGY, HEADS, KINDS, PairTable, pairs, preference
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from tests.desk import ROSTER, ask, dense, desk_cube, planted
@@ -63,7 +63,7 @@ def test_every_two_who_spoke_make_a_pair_won_by_the_better_score(judged) -> None
     _, out, table = judged
     padded = np.concatenate([out.score, np.zeros((*out.score.shape[:2], 1))], axis=-1)
     chosen, rejected = (padded[table.date, table.asset, k] for k in (table.chosen, table.rejected))
-    assert np.array_equal(chosen - rejected, table.margin) and (table.margin >= 0.01).all()
+    assert np.array_equal(chosen - rejected, table.margin) and (table.margin > 0).all()
     spoke = np.isfinite(out.score).sum(axis=-1)
     duels = table.take(table.rivals)
     assert 0.8 * (spoke * (spoke - 1) / 2).sum() < len(duels) <= (spoke * (spoke - 1) / 2).sum()
@@ -84,10 +84,12 @@ def test_bulk_pairs_are_those_of_a_loop_over_all_opinions() -> None:
         for j in (*range(i + 1, 4), CLIMATOLOGY):
             asked_alike = j == CLIMATOLOGY or prompts[t, a, i] == prompts[t, a, j]
             gap = score[t, a, i] - (0.0 if j == CLIMATOLOGY else score[t, a, j])
-            if not (asked_alike and abs(gap) >= 0.02):
+            # it did not rise and a half is usual, so 1 - p_up = exp(score) / 2; had it risen, p_up would have scored
+            risen = [0.0 if k == CLIMATOLOGY else np.log(2 - np.exp(score[t, a, k])) for k in (i, j)]
+            if not (asked_alike and max(abs(gap), abs(risen[0] - risen[1])) >= 0.02):
                 continue
             won, lost = (i, j) if gap > 0 else (j, i)
-            fall = [0.0 if k == CLIMATOLOGY else out.drawdown[t, a, k] for k in (won, lost)]
+            fall = [NAN if k == CLIMATOLOGY else out.drawdown[t, a, k] for k in (won, lost)]
             length = [NAN if k == CLIMATOLOGY else words[t, a, k, 0] for k in (won, lost)]
             agrees = (1, int(fall[0] < fall[1]) - int(fall[0] > fall[1]), int(length[0] < length[1]) - int(length[0] > length[1]))
             found.add((int(t), int(a), int(won), int(lost), float(abs(gap)), agrees))
@@ -98,10 +100,69 @@ def test_bulk_pairs_are_those_of_a_loop_over_all_opinions() -> None:
 
 def test_ties_are_dropped_by_the_stated_threshold(judged) -> None:
     _, out, table = judged
-    assert len(pairs(out, tie=0.1)) == int((table.margin >= 0.1).sum()) < len(table)
+    by_score = len(pairs(out, tie=0.1, metric=out.score))  # of a metric of one's own the actual difference decides
+    assert by_score == int((table.margin >= 0.1).sum()) < len(pairs(out, tie=0.1)) < len(table)
     for none in (0.0, NAN):
         with pytest.raises(DataError, match="tie"):
             pairs(out, tie=none)
+
+
+def test_a_pair_is_told_apart_by_what_was_said_whatever_came_of_it() -> None:
+    """.605 and .600 are 0.0083 nats apart if it rises and 0.0126 if it does not: one tie keeps both outcomes, or neither."""
+    rose = np.log([0.605, 0.600]) - np.log(0.5)
+    fell = np.log([0.395, 0.400]) - np.log(0.5)
+    assert np.allclose([rose[0] - rose[1], fell[1] - fell[0]], [0.0083, 0.0126], atol=5e-5)
+    out = outcomes_of([[rose, fell]])
+    out = replace(out, residual=np.array([[0.01, -0.01]]))
+    for tie, expected in ((0.008, [(0, 1), (1, 0)]), (0.010, [(0, 1), (1, 0)]), (0.013, [])):
+        duels = pairs(out, tie=tie).of_kind("analysts")
+        assert sides(duels) == expected
+    kept = pairs(out, tie=0.010).of_kind("analysts")
+    assert np.allclose(kept.margin, [0.0083, 0.0126], atol=5e-5)  # the margin is what came of it
+    # climatology says 0.6 here: .605 is as near to it, and is told apart from it in both outcomes or in none
+    usual = replace(out, climatology=np.full((1, 2), 0.6), score=np.log([[[0.605 / 0.6], [0.395 / 0.4]]]), authors=("a",),
+                    drawdown=np.zeros((1, 2, 1)))  # fmt: skip
+    assert sides(pairs(usual, tie=0.010)) == [(0, CLIMATOLOGY), (CLIMATOLOGY, 0)] and not len(pairs(usual, tie=0.013))
+
+
+def test_where_the_other_outcome_is_not_known_the_actual_difference_decides() -> None:
+    """Who says quantiles is judged by them; and a metric of one's own says nothing of what did not come."""
+    out = outcomes_of([[[0.010, 0.002]]])  # 0.0080 apart; had it risen, 0.0081: log(2 - exp(0.002)) - log(2 - exp(0.010))
+    assert len(pairs(out, tie=0.00805).of_kind("analysts")) == 1
+    quantiles = np.array([[[[-0.1, 0.1], [NAN, NAN]]]])
+    said = said_of(out, levels=(0.1, 0.9), quantiles=quantiles)
+    assert len(pairs(out, tie=0.00805, opinions=said).of_kind("analysts")) == 0
+    assert len(pairs(out, tie=0.0079, opinions=said).of_kind("analysts")) == 1
+    assert len(pairs(out, tie=0.00805, metric=out.score).of_kind("analysts")) == 0
+    far = outcomes_of([[[1.2, 1.205]]])  # more than any probability can be worth: quantiles, though nobody says so
+    assert len(pairs(far, tie=0.01).of_kind("analysts")) == 0
+
+
+def told(p_up: tuple[float, float], usual: float, truth: float, n: int, seed: int) -> OutcomeTable:
+    """`n` outcomes of two constant forecasts, of which a share `truth` rises."""
+    up = np.random.default_rng(seed).random((n, 1)) < truth
+    residual, said = np.where(up, 0.01, -0.01), np.broadcast_to(p_up, (n, 1, 2))
+    climatology = np.full((n, 1), usual)
+    return replace(outcomes_of(judge(said, residual, climatology)[0]), residual=residual, climatology=climatology)
+
+
+@pytest.mark.parametrize("truth", [0.2, 0.45, 0.5, 0.58, 0.65, 0.8])
+@pytest.mark.parametrize(("p_up", "usual"), [((0.605, 0.600), 0.5), ((0.395, 0.400), 0.53), ((0.72, 0.715), 0.6), ((0.505, 0.5), 0.5)])
+def test_the_mean_margin_has_the_sign_of_the_expected_difference_near_the_tie(p_up, usual: float, truth: float) -> None:
+    """Proper: whoever has the higher expected score is preferred by the mean margin, if they meet at all. So of climatology."""
+    out = told(p_up, usual, truth, 40_000, 0)
+    (a, b), q = np.log(p_up), np.log1p(-np.array(p_up))
+    ties = (abs(a - b), abs(q[0] - q[1]))
+    assert min(ties) < 0.5 * sum(ties) <= max(ties)  # a tie between the two: one outcome tells them apart, the other does not
+    table = pairs(out, tie=0.5 * sum(ties)).of_kind("analysts")
+    mean = np.where(table.chosen == 0, table.margin, -table.margin).sum() / 40_000
+    expected = truth * (a - b) + (1 - truth) * (q[0] - q[1])
+    assert len(table) == 40_000 and abs(mean - expected) < 4 * sum(ties) * np.sqrt(truth * (1 - truth) / 40_000)
+    if abs(expected) > 4 * sum(ties) * 0.5 / np.sqrt(40_000):
+        assert np.sign(mean) == np.sign(expected)
+    # the canary: by the actual difference alone only one outcome's pairs are left, and one voice wins them all
+    by_outcome = pairs(out, tie=0.5 * sum(ties), metric=out.score).of_kind("analysts")
+    assert 0 < len(by_outcome) < 40_000 and len(np.unique(by_outcome.chosen)) == 1
 
 
 def test_swapped_pairs_negate() -> None:
@@ -150,7 +211,7 @@ def test_heads_agree_where_less_is_better() -> None:
     agrees = dict(zip(sides(table), table.agrees.tolist(), strict=True))
     assert HEADS == ("outcome", "risk", "brevity")
     assert agrees[0, 1] == [1, -1, -1] and agrees[0, 2] == [1, -1, 0] and agrees[1, 2] == [1, 0, 0]
-    assert agrees[0, CLIMATOLOGY] == [1, -1, 0] and agrees[CLIMATOLOGY, 2] == [1, 1, 0]
+    assert agrees[0, CLIMATOLOGY] == agrees[CLIMATOLOGY, 2] == [1, 0, 0]  # who takes no position would always have the smaller drawdown
 
 
 def test_a_metric_of_ones_own_decides_and_is_not_asked_where_nothing_has_closed() -> None:

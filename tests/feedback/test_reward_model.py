@@ -165,6 +165,30 @@ def test_who_does_not_clear_the_bar_is_not_heard_and_where_nobody_does_the_manag
     assert deaf.best_of(context, said, traits).tolist() == [-1, -1]
 
 
+def test_the_bar_is_held_against_the_outcome_head_alone_and_unweighted(world: World) -> None:
+    """With the risk head on, who is better than climatology is heard: its smaller drawdown is no merit, for it takes no position."""
+    heads = {"heads": (0.5, 2.0, 0.0), "bar": 0.1}
+    model = RewardModel(settings(world, **heads)).fit(world.context, world.opinions, world.pairs)
+    said, traits = np.full((2, 3), 0.6), np.zeros((2, 3, 1))
+    context = np.stack([TREND, CHOP])
+    outcome = model.by_member(context, said, traits)[..., 0]
+    found = model.rewards(context, said, traits)
+    assert np.allclose(found.sure, outcome.mean(axis=0) - outcome.std(axis=0, ddof=1))
+    weights = model.weights(context, said, traits)
+    assert np.array_equal(weights > 0, found.sure >= 0.1) and np.allclose(weights.sum(axis=-1), 1.0)
+    assert weights[0, 0] > 0 and weights[1, 2] > 0
+    against = world.pairs.take(~world.pairs.rivals)
+    assert not against.agrees[:, 1:].any()
+
+
+def test_a_bar_without_an_outcome_head_is_refused(world: World) -> None:
+    with pytest.raises(DataError, match=r"unset feedback.bar, or turn feedback.heads.outcome up"):
+        RewardModel(settings(world, heads=(0.0, 1.0, 0.0), bar=0.0))
+    risk = RewardModel(settings(world, heads=(0.0, 1.0, 0.0), epochs=1)).fit(world.context, world.opinions, world.pairs)
+    found = risk.rewards(TREND, np.full(3, 0.6), np.zeros((3, 1)))
+    assert np.isnan(found.sure).all() and np.isfinite(found.lower).all()
+
+
 def test_the_best_of_nobody_is_nobody(model: RewardModel) -> None:
     said = np.array([[np.nan, 0.6, np.nan], [np.nan] * 3])
     assert model.best_of(np.stack([TREND, TREND]), said, np.zeros((2, 3, 1))).tolist() == [1, -1]
