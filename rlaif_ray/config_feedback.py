@@ -34,7 +34,7 @@ class Feedback(Section):
     weigh_by: Literal["reward_model", "track_record", "equal_weights"] = "reward_model"
     """How the manager of `rlaif pipeline` weighs its analysts; `rlaif improve` compares all three."""
     size: Literal["tiny", "small", "medium", "large"] = "tiny"
-    """Of the reward model: some thousand, 0.1, 2 or 50 million parameters."""
+    """Of the reward model: some hundred, 0.1, 2 or 50 million parameters a network."""
     members: int = Field(default=5, ge=1)
     """Reward models in the ensemble, each fitted on dates drawn anew."""
     confidence: float = Field(default=1.0, ge=0)

@@ -9,6 +9,7 @@ from rlaif_ray import ray_runtime
 # Before numpy, polars and torch are imported: they read their thread counts once. Off, so that no test writes a token
 # into the home folder; the session has no dashboard and listens on loopback.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # there is no network in tests
 os.environ.pop("RAY_ADDRESS", None)
 ray_runtime.set_environment()
 

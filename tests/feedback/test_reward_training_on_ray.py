@@ -145,7 +145,7 @@ def test_fifty_million_parameters_fit_and_score_on_a_cpu() -> None:
 # --- texts ---
 
 
-@pytest.mark.parametrize("trainer", ["ours", "trl"])
+@pytest.mark.parametrize("trainer", ["ours", pytest.param("trl", marks=pytest.mark.slow)])
 def test_in_this_process_texts_are_learnt_as_without_ray(ray_session: None, tmp_path: Path, settings: TextSettings, trainer: Any) -> None:
     pairs, plain = marked(1, 200), TextRewardModel(settings)
     plain = plain.fit(pairs) if trainer == "ours" else fit_with_trl(plain, pairs, tmp_path / "scratch")

@@ -200,6 +200,7 @@ def test_a_classifier_of_three_gets_a_new_head_and_other_encoders_do_too(setting
 # --- TRL ---
 
 
+@pytest.mark.slow  # TRL and what it brings set environment variables, which native threads of Ray may be reading
 def test_trl_steps_as_our_loop_does_where_all_pairs_are_one_batch(settings: TextSettings, tmp_path: Path) -> None:
     """The first step to the bit. After five, gaps to rounding: the level of rewards, which no pair tells, is Adam's to wander."""
     settings, held_out = replace(settings, epochs=1, batch=64, label_smoothing=0.1), marked(2, 100)
@@ -211,6 +212,7 @@ def test_trl_steps_as_our_loop_does_where_all_pairs_are_one_batch(settings: Text
     np.testing.assert_allclose(gaps[0], gaps[1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_trl_finds_the_planted_word_again_the_same_and_leaves_the_global_generators_alone(settings: TextSettings, tmp_path: Path) -> None:
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tobytes()  # pyright: ignore
     first, again = (fit_with_trl(TextRewardModel(settings), marked(1, 300), tmp_path) for _ in range(2))
@@ -219,6 +221,7 @@ def test_trl_finds_the_planted_word_again_the_same_and_leaves_the_global_generat
     assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
 
 
+@pytest.mark.slow
 def test_trl_keeps_the_pairs_that_it_would_drop_in_silence(settings: TextSettings, tmp_path: Path) -> None:
     """Its own way with texts of over 15 tokens is to leave their pairs out; ours are cut and counted."""
     chosen, rejected = (tuple(f"{text} {'steel ' * 20}" for text in side) for side in (marked(1, 8).chosen, marked(1, 8).rejected))
