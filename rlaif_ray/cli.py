@@ -12,13 +12,9 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlaif_ray import __version__, cli_features, cli_feedback, cli_lake, cli_thesis, ray_runtime
 from rlaif_ray.errors import ConfigError, DataError, RlaifError, did_you_mean
-
-if TYPE_CHECKING:
-    from rlaif_ray.config import Config
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ VAULT = {"open-vault": "open", "break-vault": "broken"}
 
 def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
     asked = [state for flag, state in VAULT.items() if flag in flags]
-    config = _config_of_run(flags, knobs, {"backtest.vault": asked[-1]} if asked else {})
+    config = cli_lake.config_of_run(flags, knobs, {"backtest.vault": asked[-1]} if asked else {})
     from rlaif_ray.pipeline import run_pipeline
     from rlaif_ray.report import summary_text
 
@@ -135,34 +131,12 @@ def _pipeline(flags: dict[str, str], knobs: dict[str, str]) -> None:
 
 
 def _improve(flags: dict[str, str], knobs: dict[str, str]) -> None:
-    config = _config_of_run(flags, knobs, {"improve.cycles": flags["cycles"]} if "cycles" in flags else {})
+    config = cli_lake.config_of_run(flags, knobs, {"improve.cycles": flags["cycles"]} if "cycles" in flags else {})
     from rlaif_ray.improve import improve
     from rlaif_ray.improve_report import summary_text
 
     run, result = improve(config, flags.get("run-dir"), flags.get("resume"))
     _print_run(run.path, flags, lambda trials: summary_text(result, trials=trials))
-
-
-def _config_of_run(flags: dict[str, str], knobs: dict[str, str], own: dict[str, str]) -> Config:
-    """What a run that starts from a source is configured by: the run's own config where it goes on, else preset, file and knobs.
-
-    `own` : knobs that the verb's undotted flags stand for.
-    """
-    from rlaif_ray.config import load_config
-    from rlaif_ray.runs import Run
-
-    cli_lake.show_progress()
-    resume = flags.get("resume")
-    if resume is not None:
-        clash = [f"--{n}" for n in flags if n not in ("resume", "json")] + [f"--{k}" for k in knobs]
-        if clash:
-            raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(clash)}, or start a new run")
-        config = Run.open(resume).config
-    else:
-        config = load_config(flags.get("scale"), flags.get("config"), knobs | own)
-    if config.facts is not None:
-        raise ConfigError(f"--facts.type {config.facts.type}: a run reads the lake; take facts in first, with rlaif ingest")
-    return config
 
 
 def _print_run(path: Path, flags: dict[str, str], summary: Callable[[int], str]) -> None:

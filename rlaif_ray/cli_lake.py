@@ -189,3 +189,25 @@ def _lakes(flags: dict[str, str]) -> list[Lake]:
         near = did_you_mean(wanted or "", known)
         raise MissingDataError(f"no dataset{f' {wanted!r}' if wanted else ''} in {flags['lake']}; it has {known}.{near}")
     return [Lake(flags["lake"], name) for name in ([wanted] if wanted else known)]
+
+
+def config_of_run(flags: dict[str, str], knobs: dict[str, str], own: dict[str, str]) -> Config:
+    """What a run that starts from a source is configured by: the run's own config where it goes on, else preset, file and knobs.
+
+    `own` : knobs that the verb's undotted flags stand for.
+    """
+    from rlaif_ray.config import load_config
+    from rlaif_ray.runs import Run
+
+    show_progress()
+    resume = flags.get("resume")
+    if resume is not None:
+        clash = [f"--{n}" for n in flags if n not in ("resume", "json")] + [f"--{k}" for k in knobs]
+        if clash:
+            raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(clash)}, or start a new run")
+        config = Run.open(resume).config
+    else:
+        config = load_config(flags.get("scale"), flags.get("config"), knobs | own)
+    if config.facts is not None:
+        raise ConfigError(f"--facts.type {config.facts.type}: a run reads the lake; take facts in first, with rlaif ingest")
+    return config

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlaif_ray.cli_lake import show_progress
-from rlaif_ray.errors import ConfigError
+from rlaif_ray.cli_lake import config_of_run
 
 WORDS = {
     "sft": "SFT", "rft": "RFT", "shuffled_labels": "SFT, shuffled labels", "buy_and_hold": "buy and hold",
@@ -20,23 +19,10 @@ MONEY = ("arm", "excess a bar over buy and hold", "excess a bar over equal weigh
 
 def train(flags: dict[str, str], knobs: dict[str, str]) -> None:
     """A run of its own: ingest, features, then one stage a fold; the policies stay in its artefacts."""
-    from rlaif_ray.config import load_config
-    from rlaif_ray.runs import Run
-
-    resume = flags.get("resume")
-    if resume is not None:
-        clash = [f"--{n}" for n in flags if n not in ("resume", "json")] + [f"--{k}" for k in knobs]
-        if clash:
-            raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(clash)}, or start a new run")
-        config = Run.open(resume).config
-    else:
-        config = load_config(flags.get("scale"), flags.get("config"), knobs)
-    if config.facts is not None:
-        raise ConfigError(f"--facts.type {config.facts.type}: a run reads the lake; take facts in first, with rlaif ingest")
+    config = config_of_run(flags, knobs, {})
     from rlaif_ray.feedback.thesis_on_ray import train_thesis
 
-    show_progress()
-    run, result = train_thesis(config, flags.get("run-dir"), resume)
+    run, result = train_thesis(config, flags.get("run-dir"), flags.get("resume"))
     folder = run.path.resolve()  # in full: a submitted job runs in a folder that nobody would guess
     if "json" in flags:
         # Standard output is then result.json and nothing else, so that it can be piped.
