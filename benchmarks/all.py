@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.rows import table
 
 HERE = Path(__file__).parent
-NOT_BENCHES = {"__init__", "all", "rows", "peers", "peer_work"}
+NOT_BENCHES = {"__init__", "all", "rows", "peers", "peer_work", "finrl_env"}
 HEAD = """# Benchmarks
 
 CPU time of one thread, median of five after a warm run, ours and the peer in turn, where a bench does not say otherwise.

@@ -19,6 +19,7 @@ from rlaif_ray.backtest.engine import run
 from rlaif_ray.core import Cube, Decision, Episode, MarketView
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Market, sweep
+from rlaif_ray.execution.terms import Terms
 
 FEES = CostModel(commission=0.001)
 FAST, SLOW = 10, 30  # windows of the single backtest
@@ -98,7 +99,7 @@ def _event_style(policy: OnViews, how: str, bars: int) -> Row:
     def ours() -> Episode:
         gap = _mean(close, FAST) - _mean(close, SLOW)
         gap[:SLOW] = np.nan  # backtesting.py decides first on the bar after both means are there
-        return run(policy, _cube(close, gap), slice(0, bars - 1), costs=FEES, fill="next_open", max_weight=1.0)[0]
+        return run(policy, _cube(close, gap), slice(0, bars - 1), Terms(FEES))[0]
 
     if not interpreter("backtesting").exists():
         return Row.not_run(name, bars / own_time(ours), peer_name, unit, 5)

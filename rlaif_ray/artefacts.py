@@ -12,29 +12,30 @@ from typing import Any
 
 import numpy as np
 
-from rlaif_ray import forecast
-from rlaif_ray.core import Cube, Forecaster, ModelRef, canonical_json
+from rlaif_ray import forecast, policies
+from rlaif_ray.backtest.episodes import read_episode
+from rlaif_ray.core import Cube, Forecaster, ModelRef, Policy, canonical_json
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.errors import CheckpointError
 from rlaif_ray.execution.simulator import Fill
 from rlaif_ray.feedback.weighing import Weigher, load_weigher
 from rlaif_ray.folds import Fold
-from rlaif_ray.rl.actor_policy import ActorPolicy
+from rlaif_ray.policies import LEARNERS
 from rlaif_ray.runs import Run, code_version, write_atomically
 
-FORECAST, FEEDBACK, ACTOR, EPISODES, MANIFEST = "forecast", "feedback", "actor", "episodes", "manifest.json"
+FORECAST, FEEDBACK, POLICY, EPISODES, MANIFEST = "forecast", "feedback", "policy", "episodes", "manifest.json"
 DATASET, LIVE = "dataset.json", "live"
 
 
 def keep(
-    run: Run, fold: Fold, cube: Cube, dataset: Dataset, stages: Mapping[str, Path], *, models: str, fill: Fill, max_weight: float
+    run: Run, fold: Fold, cube: Cube, dataset: Dataset, stages: Mapping[str, Path], *, models: str, fill: Fill
 ) -> Path:  # fmt: skip
     """Copy what serves fold `fold` out of its stages into `artefacts/`, and say in a manifest what it is.
 
     Parameters
     ----------
     stages : committed folders of the fold by stage; `models` is where in `forecast` the fitted forecasters lie.
-    fill, max_weight : terms that the fold was traded on, and is served on.
+    fill : where its decisions were filled.
 
     The manifest is written last: a folder without one is not served.
     """
@@ -42,21 +43,22 @@ def keep(
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(stages["forecast"] / models, out / FORECAST)
     shutil.copytree(stages["feedback"], out / FEEDBACK, ignore=shutil.ignore_patterns("*.npz", "record.json"))
-    shutil.copytree(stages["rl"] / ACTOR, out / ACTOR)
+    shutil.copytree(stages["rl"] / POLICY, out / POLICY)
     if "backtest" in stages:
         shutil.copytree(stages["backtest"], out / EPISODES, ignore=shutil.ignore_patterns("*.json"))
     fit_end = str(cube.times[fold.last.fit.stop - 1])
-    trained = run.config.forecast.ttm.trained_until
+    trained, policy = run.config.forecast.ttm.trained_until, run.config.rl.policy
+    chosen_until = str(cube.times[fold.validation.rows.stop - 1]) if policy in LEARNERS else fit_end
     refs = [
         ModelRef(name, code_version(), part, run.config.hash, dataset.data_version, fit_end, until)
         for part, name, until in (
             *((FORECAST, n, str(trained) if n == "ttm" and trained else fit_end) for n in run.config.forecast.models),
-            (FEEDBACK, "judge", fit_end), (ACTOR, ActorPolicy.name, str(cube.times[fold.validation.rows.stop - 1])),
+            (FEEDBACK, "judge", fit_end), (POLICY, policy, chosen_until),
         )
     ]  # fmt: skip
     manifest = {
         "fold": fold.name, "serves_from": str(cube.known_at[fold.last.rows.start]), "first_row": fold.last.rows.start,
-        "fit_end": fit_end, "fill": fill, "max_weight": max_weight, "models": [asdict(r) for r in refs],
+        "fit_end": fit_end, "fill": fill, "models": [asdict(r) for r in refs],
         "features": list(cube.feature_names),
         "hashes": {str(f.relative_to(out)): _hash(f.read_bytes()) for f in sorted(out.rglob("*")) if f.is_file()},
     }  # fmt: skip
@@ -72,12 +74,12 @@ class FoldModels:
     serves_from: np.datetime64
     first_row: int
     fill: Fill
-    max_weight: float
     forecasters: dict[str, Forecaster]
     judge: Weigher
-    policy: ActorPolicy
+    policy: Policy
     refs: tuple[ModelRef, ...]
     held: np.ndarray  # (B,A) weights of the run's own portfolio at the close of rows first_row + 1 ...; empty for live
+    returns: np.ndarray  # (B,) its net returns on the bars that end there
 
     @classmethod
     def load(cls, folder: Path) -> FoldModels:
@@ -86,13 +88,14 @@ class FoldModels:
         for name, expected in manifest["hashes"].items():
             if not (folder / name).is_file() or _hash((folder / name).read_bytes()) != expected:
                 raise CheckpointError(f"{folder / name} is missing or is not the file that the run wrote; copy the run again, whole")
-        policy = ActorPolicy.load(folder / ACTOR)
-        episode = folder / EPISODES / f"{ActorPolicy.name}.npz"
-        held = np.load(episode)["weights"] if episode.is_file() else np.empty((0, 0))
+        policy = policies.load(folder / POLICY)
+        file = folder / EPISODES / f"{policy.name}.npz"
+        walked = read_episode(file) if file.is_file() else None
+        held, returns = (np.empty((0, 0)), np.empty(0)) if walked is None else (walked.weights, walked.returns)
         return cls(
-            manifest["fold"], np.datetime64(manifest["serves_from"], "us"), manifest["first_row"], manifest["fill"], manifest["max_weight"],
+            manifest["fold"], np.datetime64(manifest["serves_from"], "us"), manifest["first_row"], manifest["fill"],
             {path.name: forecast.load(path) for path in sorted((folder / FORECAST).iterdir())}, load_weigher(folder / FEEDBACK), policy,
-            tuple(ModelRef(**ref) for ref in manifest["models"]), held,
+            tuple(ModelRef(**ref) for ref in manifest["models"]), held, returns,
         )  # fmt: skip
 
 

@@ -139,6 +139,19 @@ def _improve(flags: dict[str, str], knobs: dict[str, str]) -> None:
     _print_run(run.path, flags, lambda trials: summary_text(result, trials=trials))
 
 
+def _sweep(flags: dict[str, str], knobs: dict[str, str]) -> None:
+    config = cli_lake.config_of_run(flags, knobs, {"sweep.trials": flags["trials"]} if "trials" in flags else {})
+    from rlaif_ray.sweep import BEST, run_sweep, summary_text
+
+    run, result = run_sweep(config, flags.get("run-dir"), flags.get("resume"))
+    folder = run.path.resolve()
+    if "json" in flags:
+        sys.stdout.write((folder / "result.json").read_text())
+        print(f"run: {folder}", file=sys.stderr)
+    else:
+        print(f"{summary_text(result)}\n\nknobs for --config: {folder / BEST}\nrun: {folder}")
+
+
 def _print_run(path: Path, flags: dict[str, str], summary: Callable[[int], str]) -> None:
     """What a run found, and where it lies: in full, for a submitted job runs in a folder that nobody would guess."""
     folder = path.resolve()
@@ -214,6 +227,12 @@ VERBS: dict[str, Verb] = {
         {**_RUN, "cycles": Flag("N", "Turns, each judged on a block of dates of its own; default 3.")},
         True,
         _improve,
+    ),
+    "sweep": Verb(
+        "try knobs of the direct policy by Ray Tune, on rows before every test block; leaves best.yaml for --config",
+        {**_RUN, "trials": Flag("N", "Draws from --sweep.space; default 16.")},
+        True,
+        _sweep,
     ),
     "train-thesis": Verb(
         "teach the small thesis policy, by its teacher and then by reward, and test it on short folds: a table, and policies to use",

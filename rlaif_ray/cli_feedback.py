@@ -26,7 +26,7 @@ def track(flags: dict[str, str], knobs: dict[str, str]) -> None:
     every = _seconds(flags)
     from rlaif_ray import ray_runtime
     from rlaif_ray.feedback import tracker_on_ray as tracker
-    from rlaif_ray.plan import Terms, outcome_terms
+    from rlaif_ray.plan import outcome_terms, terms_of
 
     config, market, sectors = _of_run(flags, knobs) if "run" in flags else _of_dataset(flags, knobs)
     lake = market.lake
@@ -35,7 +35,7 @@ def track(flags: dict[str, str], knobs: dict[str, str]) -> None:
 
     def one_pass() -> Tracked:
         cube = market.settled()
-        return tracker.track(lake, cube, outcome_terms(config, Terms.of(config, cube), sectors), again="again" in flags)
+        return tracker.track(lake, cube, outcome_terms(config, terms_of(config, cube, sectors)), again="again" in flags)
 
     def tell(done: Tracked) -> None:
         print(json.dumps(asdict(done)) if "json" in flags else _told(lake, done), flush=True)

@@ -14,7 +14,9 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from rlaif_ray.config_data import FACT_SOURCES, SOURCES, DataConfig, FactsConfig, Section, SyntheticData
+from rlaif_ray.config_execution import Execution
 from rlaif_ray.config_feedback import Feedback, Improve
+from rlaif_ray.config_rl import RL, Sweep
 from rlaif_ray.config_thesis import Thesis
 from rlaif_ray.core import content_hash
 from rlaif_ray.errors import ConfigError, did_you_mean
@@ -155,80 +157,6 @@ class Agents(Section):
         return _each_once(roster)
 
 
-class RL(Section):
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(64, 64), min_length=1)
-    """Width of the shared per-asset actor and critic layers."""
-    batch: int = Field(default=128, ge=1)
-    """Transitions an update."""
-    updates: int = Field(default=2000, ge=1)
-    """Gradient updates: the budget."""
-    paths: int = Field(default=16, ge=1)
-    """Paths through the market at once, in one vectorised environment."""
-    members: int = Field(default=1, ge=1)
-    """Independently seeded policies whose weights are averaged."""
-    updates_per_step: float = Field(default=2.0, gt=0)
-    """Gradient updates for each step of all paths."""
-    episode_bars: int = Field(default=60, ge=2)
-    """Length of a training episode."""
-    warmup_steps: int = Field(default=40, ge=1)
-    """Steps of all paths with random actions before learning starts."""
-    gamma: float = Field(default=0.9, ge=0, lt=1)
-    """Discount a bar."""
-    tau: float = Field(default=0.01, gt=0, le=1)
-    """Target network step."""
-    actor_lr: float = Field(default=1e-3, gt=0)
-    """Adam."""
-    critic_lr: float = Field(default=1e-3, gt=0)
-    """Adam."""
-    alpha_lr: float = Field(default=1e-3, gt=0)
-    """Adam, of the entropy temperature."""
-    replay: int = Field(default=200_000, ge=1000)
-    """Transitions kept."""
-    kappa: float = Field(default=2.0, gt=0)
-    """Scores in [-1, 1] times this go into the softmax: how far weights can part."""
-    reward_scale: float = Field(default=100.0, gt=0)
-    """Multiplies the reward, which is in log returns."""
-    risk_aversion: float = Field(default=20.0, ge=0)
-    """Of the one-bar mean-variance utility of the return over equal weight."""
-    target_entropy: float = 0.0
-    """Entropy that the temperature aims at, nats an asset; a uniform action has 0.69."""
-    initial_alpha: float = Field(default=0.02, gt=0)
-    """Entropy temperature at the start."""
-    input_noise: float = Field(default=1.0, ge=0)
-    """Deviation of the noise on standardised observations while learning: keeps the nets from learning bars by heart."""
-    features: tuple[str, ...] = ()
-    """Features that the policy sees; empty: the default set of the catalogue."""
-    sees: tuple[Literal["features", "forecasts", "opinions"], ...] = ("features", "forecasts", "opinions")
-    """Which stages the policy may see; leaving one out is the ablation."""
-
-
-class Costs(Section):
-    commission_bps: float = Field(default=0.5, ge=0)
-    """Of the notional."""
-    half_spread_bps: float = Field(default=1.0, ge=0)
-    """Paid on each side."""
-    slippage_bps: float = Field(default=2.0, ge=0)
-    """Paid on each side."""
-
-
-class Execution(Section):
-    fill: Literal["auto", "next_open", "next_close"] = "auto"
-    """Where a decision on bar t fills; auto: next_open where the source has opens, else next_close."""
-    preset: Literal["research", "institutional"] = "research"
-    """Cost preset: research 0.5 + 1 + 2 bps, institutional 0.5 + 2 + 5 bps."""
-    costs: Costs | None = None
-    """Own costs; None takes the preset's."""
-    max_weight: float = Field(default=0.30, gt=0, le=1)
-    """Cap on one name; a cap below 1/A becomes 1/A."""
-    initial_cash_usd: float = Field(default=1_000_000.0, gt=0)
-    """Where every path starts."""
-
-    def resolved_costs(self) -> Costs:
-        if self.costs is not None:
-            return self.costs
-        return Costs() if self.preset == "research" else Costs(half_spread_bps=2.0, slippage_bps=5.0)
-
-
 class Backtest(Section):
     folds: Literal["yearly"] | Annotated[int, Field(ge=1)] = 4
     """Test blocks; yearly: one for each year that they cover together."""
@@ -263,13 +191,14 @@ class Config(Section):
     improve: Improve = Improve()
     thesis: Thesis = Thesis()
     rl: RL = RL()
+    sweep: Sweep = Sweep()
     execution: Execution = Execution()
     backtest: Backtest = Backtest()
 
     @property
     def hash(self) -> str:
         """Of everything that can change a result on given test blocks; where the lake lies cannot, nor that the vault is open."""
-        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "facts": True, "text": True, "backtest": {"vault"}}))
+        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "facts": True, "text": True, "sweep": True, "backtest": {"vault"}}))
 
     @property
     def dataset(self) -> str:
@@ -279,7 +208,7 @@ class Config(Section):
     @property
     def family(self) -> str:
         """The hash without the seed and without where the vault begins: what may open it once."""
-        chance = {"lake": True, "facts": True, "text": True, "seed": True, "backtest": {"vault", "vault_from"}}
+        chance = {"lake": True, "facts": True, "text": True, "sweep": True, "seed": True, "backtest": {"vault", "vault_from"}}
         return content_hash(self.model_dump(mode="json", exclude=chance))
 
 
@@ -287,26 +216,29 @@ SCALES: dict[str, dict[str, Any]] = {
     "smoke": {
         "data": {"n_symbols": 8, "n_bars": 1500},
         "forecast": {"ttm": {"context": 64, "steps": 200, "refit_steps": 50}},
-        "rl": {"hidden": [64, 64], "batch": 128, "updates": 2000, "paths": 16},
+        "rl": {"direct": {"steps": 300}, "sac": {"hidden": [64, 64], "batch": 128, "updates": 2000, "paths": 16}},
         "backtest": {"folds": 2},
     },
     "laptop": {
         "data": {"n_symbols": 30, "n_bars": 5000},
         "forecast": {"horizons": [1, 5, 20], "ttm": {"context": 128, "steps": 2000, "refit_steps": 500}},
-        "rl": {"hidden": [128, 128], "batch": 128, "updates": 8000, "paths": 64},
+        "rl": {"sac": {"hidden": [128, 128], "batch": 128, "updates": 8000, "paths": 64}},
         "backtest": {"folds": 4},
     },
     "cluster": {
         "data": {"n_symbols": 500, "n_bars": 5000},
         "forecast": {"horizons": [1, 5, 20], "ttm": {"context": 512, "steps": 20000, "refit_steps": 5000, "batch": 1024}},
         "agents": {"every_bars": 1},
-        "rl": {"hidden": [256, 256], "batch": 256, "updates": 200_000, "paths": 256, "members": 5, "replay": 1_000_000},
+        "rl": {
+            "members": 5, "direct": {"hidden": [128, 128], "steps": 20_000, "paths": 1024},
+            "sac": {"hidden": [256, 256], "batch": 256, "updates": 200_000, "paths": 256, "replay": 1_000_000},
+        },
         "backtest": {"folds": "yearly"},
     },
     "signal-test": {
         "data": {"n_symbols": 30, "n_bars": 2500},
         "forecast": {"ttm": {"context": 64, "steps": 500, "refit_steps": 100}},
-        "rl": {"hidden": [64, 64], "batch": 128, "updates": 10_000, "paths": 64},
+        "rl": {"sac": {"hidden": [64, 64], "batch": 128, "updates": 10_000, "paths": 64}},
         "backtest": {"folds": 2},
     },
 }
@@ -420,6 +352,4 @@ def known_knobs() -> dict[str, tuple[Any, str]]:
     walk(Config, "")
     knobs["data.type"] = ("synthetic", f"Where the bars come from: {', '.join(SOURCES)}.")
     knobs["facts.type"] = (None, f"Facts and documents for `rlaif ingest`: {', '.join(FACT_SOURCES)}.")
-    for name, info in Costs.model_fields.items():
-        knobs[f"execution.costs.{name}"] = (info.default, info.description or "")
     return knobs

@@ -489,6 +489,7 @@ class Portfolio:
     cash_usd: float
     shares: np.ndarray  # (A,)
     prices: np.ndarray  # (A,) last known close, NaN where the symbol never traded
+    returns: np.ndarray = field(default_factory=lambda: np.empty(0))  # (k,) the account's own net returns, bar by bar, since it began
 
     @property
     def equity_usd(self) -> float:
@@ -575,6 +576,16 @@ class Decision:
     model: str
 
 
+@dataclass(frozen=True)
+class Trip:
+    """A risk control that began to bind at the close of a bar: what it read, and the limit that this broke."""
+
+    at: np.datetime64
+    control: str
+    reading: float
+    limit: float
+
+
 @dataclass(frozen=True, eq=False)
 class Episode:
     """A path through the market. Row k holds the bar that ends at times[k], after a fill of the decision one bar before."""
@@ -586,6 +597,7 @@ class Episode:
     costs: np.ndarray  # (T,) fraction of equity at the bar's start
     turnover: np.ndarray  # (T,) traded notional / equity at the bar's start
     policy: str
+    trips: tuple[Trip, ...] = ()  # of the risk controls, in time order
 
     @property
     def returns(self) -> np.ndarray:

@@ -26,7 +26,7 @@ def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Pat
     `paths` are the (P,) annual Sharpe ratios of the optimiser's combinatorial cross-validation, by what they are of; empty
     where it was not run.
     """
-    verdicts = {name: verdicts[name] for name in ordered(verdicts)}
+    verdicts = {name: verdicts[name] for name in ordered(result, verdicts)}
     css = {name: f"c{i % 10}" for i, name in enumerate(verdicts)}
     promoted = [name for name, v in verdicts.items() if v.promote]
     first = next(iter(verdicts.values()))
@@ -50,10 +50,10 @@ def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Pat
 
 def summary_text(result: Mapping[str, Any], verdicts: Mapping[str, Verdict]) -> str:
     """One screen for a terminal: a line a policy with what it is worth, then why each verdict."""
-    table = [list(COLUMNS), *(_row(n, verdicts[n], result) for n in ordered(verdicts))]
+    table = [list(COLUMNS), *(_row(n, verdicts[n], result) for n in ordered(result, verdicts))]
     widths = [max(len(row[c]) for row in table) for c in range(len(COLUMNS))]
     shown = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    why = [f"{n:<{widths[0]}}  {verdicts[n].word}: {'; '.join(verdicts[n].reasons)}" for n in ordered(verdicts)]
+    why = [f"{n:<{widths[0]}}  {verdicts[n].word}: {'; '.join(verdicts[n].reasons)}" for n in ordered(result, verdicts)]
     return "\n".join([_headline([n for n, v in verdicts.items() if v.promote]), "", *shown, "", *why])
 
 

@@ -25,11 +25,13 @@ import torch
 from rlaif_ray import artefacts, ray_runtime, results
 from rlaif_ray.agents import build as seat_rules
 from rlaif_ray.agents import records
+from rlaif_ray.backtest.episodes import read_episode
 from rlaif_ray.config import Config
 from rlaif_ray.core import Analyst, Cube, ModelRef, OpinionTable, canonical_json, content_hash
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.stages_on_ray import dataset_of
 from rlaif_ray.errors import ConfigError
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.feedback import build
 from rlaif_ray.feedback.closing_on_ray import close_on_ray, rollout
 from rlaif_ray.feedback.contest import challenge, standing
@@ -46,9 +48,9 @@ from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Cycle
 from rlaif_ray.improve_contest import Heard, hear
 from rlaif_ray.improve_report import render
-from rlaif_ray.improve_result import ARMS, CHALLENGER, EQUAL, OFFICE, TRACK_RECORD, found, read_episode, write_block
+from rlaif_ray.improve_result import ARMS, CHALLENGER, EQUAL, OFFICE, TRACK_RECORD, found, write_block
 from rlaif_ray.ledger import Trial, TrialLedger
-from rlaif_ray.plan import Terms, cut_cycles, outcome_terms, vault_of
+from rlaif_ray.plan import cut_cycles, outcome_terms, terms_of, vault_of
 from rlaif_ray.runs import Run, code_version, seed_for, write_atomically
 
 SAID, JUDGE, KNOWN = "contest.json", "judge.json", "known.json"
@@ -88,20 +90,19 @@ def improve(config: Config, run_dir: str | None = None, resume: str | None = Non
         _check_thesis(run.config)
         turns, vault, ledger = cut_cycles(run.config, cube), vault_of(run.config, cube), TrialLedger(run.config.lake.uri)
         run.settle()
-        terms = Terms.of(run.config, cube)
-        loop = _Loop(run, cube, ray.put(cube), terms, outcome_terms(run.config, terms, dataset.sectors))
+        terms = terms_of(run.config, cube, dataset.sectors)
+        loop = _Loop(run, cube, ray.put(cube), terms, outcome_terms(run.config, terms))
         contests, desks = _walk(loop, turns)
         artefacts.keep_dataset(run.path, dataset)
         _keep(loop, dataset, desks[-1], contests[-1])
-        about: dict[str, Any] = {"source": run.config.data.type, "fill": terms.fill, "max_weight": terms.max_weight}
         notes = [
             *([f"The vault, {vault.first} to {vault.last}, was left out: nothing was learnt or judged there."] if vault.bars else []),
-            *results.notes(cube, **about, analysts={}, trained_until=None),
+            *results.notes(cube, source=run.config.data.type, terms=terms, analysts={}, trained_until=None),
         ]
         result = {
             "seed": run.config.seed, "config_hash": run.config.hash, "improve": run.config.improve.model_dump(mode="json"),
             "vault": vault.result, "notes": notes, "data": results.data_result(cube, dataset, ingested["quality"]),
-            "desk": _about(run.config), "execution": {"fill": terms.fill, "costs_bps": run.config.execution.resolved_costs().model_dump()},
+            "desk": _about(run.config), "execution": results.execution_result(terms, len(cube.symbols)),
             **found(cube, turns, contests, resamples=run.config.backtest.resamples, seed=run.config.seed),
         }  # fmt: skip
         ledger.record(_trials(loop, dataset, turns, contests))  # first: who has seen the result has tried
@@ -298,10 +299,10 @@ def _trials(loop: _Loop, dataset: Dataset, turns: list[Cycle], contests: list[Pa
     """What each arm earned on each block: a run of the loop is a search too."""
     trials = []
     for turn, contest in zip(turns, contests, strict=True):
-        benchmark = read_episode(contest, results.BENCHMARK).returns
+        benchmark = read_episode(contest / f"{results.BENCHMARK}.npz").returns
         where = f"{loop.cube.times[turn.block.start]}/{loop.cube.times[turn.block.stop]}"
         for arm in ARMS:
-            episode, rule = read_episode(contest, arm), arm == EQUAL
+            episode, rule = read_episode(contest / f"{arm}.npz"), arm == EQUAL
             did = content_hash([arm if rule else loop.config.hash, episode.returns])
             trials.append(Trial(
                 f"desk/{arm}", rule, did, did if rule else loop.config.family, loop.config.seed, dataset.data_version, where,

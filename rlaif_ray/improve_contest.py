@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import ray
@@ -15,6 +14,7 @@ from rlaif_ray.agents.debate import pool
 from rlaif_ray.backtest import engine
 from rlaif_ray.config import Config
 from rlaif_ray.core import Cube, Episode, OpinionTable
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.feedback.contest import Block
 from rlaif_ray.feedback.context import context_features
 from rlaif_ray.feedback.lessons import judged_pairs, texts_seen
@@ -24,7 +24,6 @@ from rlaif_ray.feedback.reward_model import RewardModel
 from rlaif_ray.feedback.weighing import Weigher
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Cycle
-from rlaif_ray.plan import Terms
 from rlaif_ray.strategies import BestVerdicts, EqualWeight
 
 
@@ -63,11 +62,8 @@ def hear(
     )  # fmt: skip
     said = {arm: desk.heard(weigher, known[arm]) for arm, weigher in weighers.items()}
     verdicts = {arm: p_up for arm, (p_up, _, _) in said.items()}
-    trade: dict[str, Any] = {
-        "costs": terms.costs, "fill": terms.fill, "max_weight": terms.max_weight, "initial_cash_usd": config.execution.initial_cash_usd
-    }  # fmt: skip
     walked = [EqualWeight(), *(BestVerdicts(arm, table.as_of[here], p_up) for arm, p_up in verdicts.items())]
-    episodes = {policy.name: engine.run(policy, cube, turn.block, **trade)[0] for policy in walked}
+    episodes = {policy.name: engine.run(policy, cube, turn.block, terms)[0] for policy in walked}
     return Heard(block, verdicts, episodes, {arm: w for arm, (_, w, _) in said.items()}, {arm: row for arm, (_, _, row) in said.items()})
 
 

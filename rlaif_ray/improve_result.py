@@ -11,6 +11,7 @@ import numpy as np
 
 from rlaif_ray.backtest import metrics
 from rlaif_ray.backtest.engine import concatenate
+from rlaif_ray.backtest.episodes import read_episode, write_episode
 from rlaif_ray.backtest.significance import edge
 from rlaif_ray.core import Cube, Episode
 from rlaif_ray.feedback.contest import Block, standing
@@ -23,7 +24,6 @@ from rlaif_ray.runs import seed_for
 OFFICE, CHALLENGER, TRACK_RECORD, EQUAL = "in_office", "challenger", "track_record", "equal_weights"
 ARMS = (OFFICE, CHALLENGER, TRACK_RECORD, EQUAL)
 GAINS = ((OFFICE, EQUAL), (CHALLENGER, EQUAL), (TRACK_RECORD, EQUAL), (CHALLENGER, TRACK_RECORD))
-EPISODE_FIELDS = ("times", "weights", "gross_returns", "costs", "turnover")
 EARNED = ("excess_log_return", "excess_sharpe", "sharpe", "annual_return", "max_drawdown", "turnover", "cost_drag")
 
 
@@ -32,13 +32,12 @@ def write_block(folder: Path, block: Block, verdicts: Mapping[str, np.ndarray], 
     arrays: dict[str, Any] = {**vars(block), **{f"p_up/{arm}": p_up for arm, p_up in verdicts.items()}}
     np.savez_compressed(folder / "block.npz", **arrays)
     for name, episode in episodes.items():
-        symbols = np.array(episode.symbols)
-        np.savez_compressed(folder / f"{name}.npz", symbols=symbols, **{f: getattr(episode, f) for f in EPISODE_FIELDS})
+        write_episode(folder / f"{name}.npz", episode)
 
 
 def found(cube: Cube, turns: Sequence[Cycle], contests: Sequence[Path], *, resamples: int, seed: int) -> dict[str, Any]:
     """Every turn, each arm over all blocks together, and the gains of one over another, from the contests' folders in order."""
-    blocks, episodes = [_read_block(c) for c in contests], {n: [read_episode(c, n) for c in contests] for n in (*ARMS, BENCHMARK)}
+    blocks, episodes = [_read_block(c) for c in contests], {n: [read_episode(c / f"{n}.npz") for c in contests] for n in (*ARMS, BENCHMARK)}
     whole, year = {name: concatenate(parts) for name, parts in episodes.items()}, cube.bars_per_year
     together, verdicts = _joined(blocks)
 
@@ -94,11 +93,6 @@ def _read_block(folder: Path) -> tuple[Block, dict[str, np.ndarray]]:
     with np.load(folder / "block.npz") as saved:
         fields = {f: saved[f] for f in ("opened_row", "residual", "climatology", "spoken")}
         return Block(horizon_bars=int(saved["horizon_bars"]), **fields), {arm: saved[f"p_up/{arm}"] for arm in ARMS}
-
-
-def read_episode(folder: Path, name: str) -> Episode:
-    with np.load(folder / f"{name}.npz") as saved:
-        return Episode(symbols=tuple(saved["symbols"].tolist()), policy=name, **{f: saved[f] for f in EPISODE_FIELDS})
 
 
 def _day(moment: Any) -> str:

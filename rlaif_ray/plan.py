@@ -5,44 +5,59 @@ Told before the first fold works, so that what cannot be done is said while noth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from rlaif_ray.config import Config
-from rlaif_ray.core import Cube
+from rlaif_ray.config_execution import IMPACT
+from rlaif_ray.config_rl import RL
+from rlaif_ray.core import VOLUME, Cube
 from rlaif_ray.errors import ConfigError, DataError
+from rlaif_ray.execution.account import AccountRules
 from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.execution.simulator import Fill
+from rlaif_ray.execution.simulator import NO_VOLUME, Fill
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.features.catalog import DEFAULT_OBSERVATION, Catalog, warmup_bars
 from rlaif_ray.feedback.context import LONG
 from rlaif_ray.feedback.scoring import metric
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Cycle, Fold, cycles, judged_rows, walk_forward
 from rlaif_ray.forecast.on_ray import check_context
+from rlaif_ray.portfolio.limits import Limits
 from rlaif_ray.rl.env import check_room
 from rlaif_ray.vault import Vault
 
 
-@dataclass(frozen=True)
-class Terms:
-    """On which every policy of the run trades; made from the config and the data once."""
+def terms_of(config: Config, cube: Cube, sectors: Mapping[str, str]) -> Terms:
+    """On which every policy of the run trades; made from the config and the data once.
 
-    costs: CostModel
-    fill: Fill
-    max_weight: float
+    Impact is charged where the source has volumes, unless it was set by hand. Raises `DataError` where it was asked for and there are none.
+    """
+    section = config.execution
+    fill: Fill = section.fill if section.fill != "auto" else ("next_open" if cube.has_opens else "next_close")
+    costs, account = section.costs, section.account
+    volumes = bool(np.nansum(cube.prices[:, :, VOLUME]) > 0)
+    if not volumes and (costs.impact or costs.temporary or costs.permanent or account.participation):
+        raise DataError(NO_VOLUME)
+    rules = AccountRules(
+        account.long_short, account.whole_shares, account.participation or math.inf, account.cash_interest, account.maintenance
+    )  # fmt: skip
+    impact = costs.impact if costs.impact is not None else IMPACT * volumes
+    paid = CostModel.of_bps(**costs.model_dump() | {"impact": impact})
+    limits = Limits(**section.limits.model_dump())
+    if not any(sectors.get(s) for s in cube.symbols):
+        limits = replace(limits, max_sector=1.0)  # where no sector is known, none can be capped
+    return Terms(paid, fill, rules, limits, dict(sectors), section.initial_cash_usd)
 
-    @classmethod
-    def of(cls, config: Config, cube: Cube) -> Terms:
-        section = config.execution
-        fill: Fill = section.fill if section.fill != "auto" else ("next_open" if cube.has_opens else "next_close")
-        return cls(CostModel.of_bps(**section.resolved_costs().model_dump()), fill, section.max_weight)
 
-
-def outcome_terms(config: Config, terms: Terms, sectors: Mapping[str, str]) -> OutcomeTerms:
+def outcome_terms(config: Config, terms: Terms) -> OutcomeTerms:
     """On which opinions are judged: what a trade costs in this run, and how a residual return is taken."""
     section = config.feedback
-    return OutcomeTerms(terms.costs.rate, section.beta_bars, section.volatility_bars, section.barrier, dict(sectors))
+    return OutcomeTerms(terms.costs.rate, section.beta_bars, section.volatility_bars, section.barrier, dict(terms.sectors))
 
 
 def catalog_of(config: Config) -> Catalog:
@@ -79,8 +94,18 @@ def cut_folds(config: Config, cube: Cube) -> list[Fold]:
         raise DataError(f"{error}; {vault.bars} bars from {vault.first} on are a vault, see --backtest.vault_from") from None
     for fold in folds:
         check_context(fold, config.forecast)
-        check_room(fold.train_rows.stop - fold.train_rows.start, config.rl.episode_bars)
+        check_room(fold.train_rows.stop - fold.train_rows.start, *_episode(config.rl))
     return folds
+
+
+def _episode(section: RL) -> tuple[int, str]:
+    """Bars in a row that the run's learner needs, and the knob that says so."""
+    match section.policy:
+        case "direct":
+            return section.direct.horizon_bars, "rl.direct.horizon_bars"
+        case "sac":
+            return section.sac.episode_bars, "rl.sac.episode_bars"
+    return 1, "rl.policy"
 
 
 def cut_cycles(config: Config, cube: Cube) -> list[Cycle]:

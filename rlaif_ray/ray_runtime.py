@@ -20,6 +20,7 @@ ENVIRONMENT: dict[str, str] = {
     # Ray Data 2.60 starts up to 32 actors to read Parquet footers, for any read: 10 s on two cores.
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's new one prints a banner on standard output, whatever verbosity is asked for
     "TOKENIZERS_PARALLELISM": "false",
 }
 

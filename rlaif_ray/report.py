@@ -5,7 +5,7 @@ Nothing is computed here that is not in the result: a number on the page is a nu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from rlaif_ray import charts
 from rlaif_ray.charts import Series
 from rlaif_ray.runs import write_atomically
 
-LEARNED = "sac"  # the policy under judgement; drawn first, in the first colour
 METRICS = (
     ("excess", "excess_annual_log_return", "percent"), ("beyond beta", "beta_neutral_excess", "percent"),
     ("Sharpe", "sharpe", "plain"), ("Sortino", "sortino", "plain"),
@@ -58,7 +57,7 @@ def summary_text(result: Mapping[str, Any], *, trials: int) -> str:
     width = max(len(p) for p in result["policies"])
     lines = [subtitle(result), "", verdict(result)["headline"], verdict(result)["detail"], ""]
     lines.append(f"{'policy':<{width}}  {'excess a year':>24}  {'beyond beta':>24}  {'Sharpe':>22}  {'max drawdown':>12}  {'turnover':>8}")
-    for name in ordered(result["policies"]):
+    for name in ordered(result, result["policies"]):
         m = result["policies"][name]
         lines.append(
             f"{name:<{width}}  {span(m['excess_annual_log_return'], 'percent'):>24}  {span(m['beta_neutral_excess'], 'percent'):>24}  "
@@ -69,25 +68,26 @@ def summary_text(result: Mapping[str, Any], *, trials: int) -> str:
 
 
 def verdict(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run says about the learned policy: an edge is claimed only when the interval lies above zero."""
-    edge, scale = result["edges"][LEARNED], result["data"]["bars_per_year"]
+    """What the run says about its policy: an edge is claimed only when the interval lies above zero."""
+    name, scale = result["policy"], result["data"]["bars_per_year"]
+    edge = result["edges"][name]
     value, low, high = (number(None if edge[k] is None else edge[k] * scale, "percent") for k in ("value", "low", "high"))
     does = "Edge: {} beats" if edge["claim"] else "No edge: {} does not beat"
     detail = f"Excess log return {value} a year, 95% interval {low} to {high}, on {_bars(result)}"
-    headline = f"{does.format(LEARNED)} equal weight of the same names after costs."
+    headline = f"{does.format(name)} equal weight of the same names after costs."
     worth = edge["detectable_annual"]
     shown = "" if worth is None else f" {number(worth, 'percent')} a year would have shown four times in five."
     return {"claim": bool(edge["claim"]), "headline": headline, "detail": f"{detail} in {len(result['folds'])} folds.{shown}"}
 
 
 def _bars(result: Mapping[str, Any]) -> str:
-    count = result["edges"][LEARNED]["n_effective"]
+    count = result["edges"][result["policy"]]["n_effective"]
     worth = "" if count is None else f" (worth {count:.0f} independent ones)"
     return f"{result['test']['bars']} out-of-sample bars{worth}"
 
 
 def _context(result: Mapping[str, Any]) -> dict[str, Any]:
-    policies = ordered(result["policies"])
+    policies = ordered(result, result["policies"])
     css = {name: f"c{i % 10}" for i, name in enumerate(policies)}
     return {
         "title": "rlaif_ray: walk-forward report",
@@ -118,20 +118,36 @@ def _policy_tables(result: Mapping[str, Any], policies: Sequence[str], css: Mapp
         for m in [result["policies"][p]]
     ]
     costs = [
-        {"name": p, "turnover": span(m["turnover"], "plain"), "drag": span(m["cost_drag"], "percent")}
+        {
+            "name": p, "turnover": span(m["turnover"], "plain"), "drag": span(m["cost_drag"], "percent"),
+            "trips": _tripped(result["trips"][p]),
+        }
         for p in policies
         for m in [result["policies"][p]]
     ]
-    bps = result["execution"]["costs_bps"]
+    traded = result["execution"]
+    bps = traded["costs_bps"]
     sentence = (
-        f"Decided at the close of a bar, filled at the {result['execution']['fill'].replace('next_', 'next ')}. Each side of a trade pays "
+        f"Decided at the close of a bar, filled at the {traded['fill'].replace('next_', 'next ')}. Each side of a trade pays "
         + " + ".join(f"{v:g} bps {k.replace('_', ' ')}" for k, v in bps.items())
-        + f" = {sum(bps.values()):g} bps. No name is given more than {100 * result['execution']['max_weight']:.3g}% of equity."
+        + f" = {sum(bps.values()):g} bps"
+        + (f", and square-root impact of {traded['impact']['impact']:.3g} bar volatilities" if traded["impact"]["impact"] else "")
+        + f". No name is given more than {100 * traded['max_weight']:.3g}% of equity."
     )
     return {
         "edge_chart": charts.intervals(rows, title="Excess log return a year over equal weight"),
         "metric_columns": [label for label, _, _ in METRICS], "metric_rows": metric_rows, "cost_rows": costs, "cost_sentence": sentence,
     }  # fmt: skip
+
+
+def _tripped(trips: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which risk controls acted, how often, and when."""
+    told = []
+    for control, t in trips.items():
+        when = t["first"] if t["count"] == 1 else f"{t['count']} times, {t['first']} to {t['last']}"
+        largest, limit = (number(t[k], "plain" if control == "turbulence" else "percent") for k in ("largest", "limit"))
+        told.append(f"{control.replace('_', ' ')}: {when} (up to {largest}, limit {limit})")
+    return "; ".join(told)
 
 
 def _curves(result: Mapping[str, Any], policies: Sequence[str], css: Mapping[str, str]) -> dict[str, Any]:
@@ -223,7 +239,7 @@ def _holdings(result: Mapping[str, Any]) -> dict[str, Any]:
         for p in sorted(decision["predictions"], key=lambda p: -p["target_weight"])[:12]
     ]  # fmt: skip
     return {
-        "holdings_chart": charts.stacked(result["curves"]["times"], layers, title="Weights held by the learned policy"),
+        "holdings_chart": charts.stacked(result["curves"]["times"], layers, title=f"Weights held by {result['policy']}"),
         "holdings_legend": [{"label": s.label, "css": s.css} for s in layers],
         "decision_reason": f"Decision of {decision['model']} at {decision['as_of']}: {decision['reason']}", "decision_rows": rows,
     }  # fmt: skip
@@ -247,8 +263,9 @@ def subtitle(result: Mapping[str, Any]) -> str:
     return f"{covered}; {len(result['folds'])} folds tested {tested['from']} to {tested['to']}"
 
 
-def ordered(names: Mapping[str, Any]) -> list[str]:
-    return sorted(names, key=lambda n: (n != LEARNED, list(names).index(n)))
+def ordered(result: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """The policy that the run is about first: it is drawn in the first colour."""
+    return sorted(names, key=lambda n: n != result["policy"])
 
 
 def number(value: float | None, unit: str) -> str:

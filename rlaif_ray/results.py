@@ -6,6 +6,7 @@ Only what follows from config, data content and seed goes in; times, hosts, path
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,18 @@ from rlaif_ray.backtest.engine import concatenate
 from rlaif_ray.backtest.observations import constant
 from rlaif_ray.backtest.power import TWO_SIDED, detectable
 from rlaif_ray.backtest.significance import MIN_BARS, edge, log_excess
-from rlaif_ray.core import Abstention, Cube, Episode, ForecastTable, Opinion, OpinionTable
+from rlaif_ray.core import Abstention, Cube, Episode, ForecastTable, Opinion, OpinionTable, Trip
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.errors import DataError
 from rlaif_ray.execution.caps import effective_cap
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.feedback.evidence import track_records
 from rlaif_ray.feedback.outcomes import close
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Fold, Window
 from rlaif_ray.forecast import NAMES
 from rlaif_ray.forecast.scores import calibration, losses
+from rlaif_ray.portfolio.limits import Limits
 from rlaif_ray.runs import seed_for
 
 BENCHMARK = "equal_weight"
@@ -59,6 +62,7 @@ def policy_results(
     return {
         "policies": policies,
         "edges": edges,
+        "trips": {name: _tripped(episode) for name, episode in whole.items()},
         "test": {"from": _day(benchmark.times[0]), "to": _day(benchmark.times[-1]), "bars": len(benchmark.times)},
         "curves": {
             "times": [_day(t) for t in benchmark.times[shown]],
@@ -66,6 +70,20 @@ def policy_results(
             "weights": {"symbols": list(held.symbols), "values": held.weights[shown]},
         },
     }
+
+
+def _tripped(episode: Episode) -> dict[str, Any]:
+    """By risk control: how often it began to bind, on which days first and last, the largest reading and the limit."""
+    by_control: dict[str, list[Trip]] = {}
+    for trip in episode.trips:
+        by_control.setdefault(trip.control, []).append(trip)
+    return {
+        control: {
+            "count": len(trips), "first": _day(trips[0].at), "last": _day(trips[-1].at), "largest": max(t.reading for t in trips),
+            "limit": trips[0].limit,
+        }
+        for control, trips in by_control.items()
+    }  # fmt: skip
 
 
 def _detectable(episode: Episode, benchmark: Episode, bars_per_year: float) -> dict[str, float | None]:
@@ -179,9 +197,21 @@ def desk_result(
     return {author: {**record, "reason": reasons.get(author)} for author, record in records.items()}
 
 
+def execution_result(terms: Terms, assets: int) -> dict[str, Any]:
+    """On which terms everybody traded; of the rules that have the last word, those that are on."""
+    costs, account, off = terms.costs, terms.account, Limits()
+    limits = {name: value for name, value in asdict(terms.limits).items() if value != getattr(off, name)}
+    return {
+        "fill": terms.fill, "cash_usd": terms.cash_usd, "max_weight": effective_cap(terms.limits.max_weight, assets), "limits": limits,
+        "costs_bps": {name: 1e4 * getattr(costs, name) for name in ("commission", "half_spread", "slippage")},
+        "impact": {name: getattr(costs, name) for name in ("impact", "temporary", "permanent")}, "borrow_bps_a_day": 1e4 * costs.borrow,
+        "account": {**asdict(account), "participation": account.participation if account.participation < np.inf else None},
+    }  # fmt: skip
+
+
 def notes(
-    cube: Cube, *, source: str, fill: str, analysts: Mapping[str, Mapping[str, Any]], max_weight: float, trained_until: str | None
-) -> list[str]:
+    cube: Cube, *, source: str, terms: Terms, analysts: Mapping[str, Mapping[str, Any]], trained_until: str | None
+) -> list[str]:  # fmt: skip
     """What a reader must know before believing any number, one sentence each."""
     said = []
     if cube.price_kind == "vendor_adjusted":
@@ -192,14 +222,16 @@ def notes(
         said.append(
             "The names are those that the source was given: if they were chosen with hindsight, every policy here is flattered alike."
         )
-    if fill == "next_close":
+    if terms.fill == "next_close":
         said.append(
             "Decisions fill at the next close, as execution.fill asks."
             if cube.has_opens
             else "The source has no opens: decisions fill at the next close."
         )
-    if (least := effective_cap(max_weight, len(cube.symbols))) > max_weight:
-        said.append(f"A cap of {max_weight:.1%} on one name cannot be met by {len(cube.symbols)} names; it is {least:.1%} here.")
+    if not terms.costs.needs_volume:
+        said.append("No market impact is charged: the source has no volumes, or --execution.costs.impact is 0.")
+    if (least := effective_cap(cap := terms.limits.max_weight, len(cube.symbols))) > cap:
+        said.append(f"A cap of {cap:.1%} on one name cannot be met by {len(cube.symbols)} names; it is {least:.1%} here.")
     silent = [name for name, record in analysts.items() if not record["n_opinions"]]
     if silent:
         said.append(f"Abstained throughout, for lack of data: {', '.join(silent)}.")

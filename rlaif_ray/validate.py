@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from rlaif_ray.artefacts import FoldModels
 from rlaif_ray.backtest import stress
 from rlaif_ray.backtest.canaries import looks_ahead
 from rlaif_ray.backtest.cross_validation_on_ray import cross_validate
-from rlaif_ray.backtest.engine import as_weights, concatenate, decide
+from rlaif_ray.backtest.engine import as_weights, concatenate, controls_of, decide
+from rlaif_ray.backtest.episodes import read_episode
 from rlaif_ray.backtest.gate import LADDER_BPS, Case, Verdict, judge
-from rlaif_ray.backtest.on_ray import STRONG, read_episode, read_targets, walked_policies
+from rlaif_ray.backtest.on_ray import STRONG, read_targets, walked_policies
 from rlaif_ray.core import Cube, Episode, canonical_json
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.events import total_returns
@@ -31,11 +32,12 @@ from rlaif_ray.data.universe import Membership
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Market
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.gate_report import render
 from rlaif_ray.ledger import TrialLedger, Tried
-from rlaif_ray.plan import Terms, cut_folds
+from rlaif_ray.plan import cut_folds, terms_of
+from rlaif_ray.policies import LEARNERS
 from rlaif_ray.results import BENCHMARK
-from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.runs import Run, seed_for, write_atomically
 from rlaif_ray.serve.predictor import Predictor
 
@@ -77,7 +79,7 @@ def _validate(run: Run, members: Membership | None, cross_validated: bool) -> di
     ledger.verify(said["ledger"])
     cube, models = dataset.cube(), artefacts.load_all(run.path)
     walks = {m.fold: _walks(run.path, m) for m in models if m.fold != artefacts.LIVE}
-    terms = Terms.of(run.config, cube)
+    terms = terms_of(run.config, cube, dataset.sectors)
     stressed = _stressed(cube, terms, walks, members, seed=seed_for(run.config.seed, "gate"))
     leaks = _leaks(run, walks)
     whole = {name: concatenate([w[name].episode for w in walks.values()]) for name in next(iter(walks.values()))}
@@ -92,7 +94,7 @@ def _validate(run: Run, members: Membership | None, cross_validated: bool) -> di
     for name in names:
         # Pretrained weights and chance have a part in the learned policy alone: the trees start from nothing, seeded once.
         learned: dict[str, Any] = {}
-        if name == ActorPolicy.name:
+        if name in LEARNERS:
             learned = {"seeds": _seeds(tried, run.config.family), "contaminated": _contaminated(run, whole[BENCHMARK].times[0])}
         case = Case(
             name, cube.bars_per_year, **_searched(tried, whole, name), regimes=regimes, **stressed[name], leak=leaks.get(name),
@@ -132,8 +134,8 @@ def _paths(run: Run, cube: Cube, terms: Terms, walks: Mapping[str, Mapping[str, 
     first = cut_folds(run.config, cube)[0].block_a.start
     last = max(w[BENCHMARK].rows.stop for w in walks.values())
     found = cross_validate(
-        ray.put(cube), slice(first, last), run.config.forecast, embargo=run.config.backtest.embargo_bars, costs=terms.costs,
-        fill=terms.fill, max_weight=terms.max_weight, seed=seed_for(run.config.seed, "gate/paths"),
+        ray.put(cube), slice(first, last), run.config.forecast, embargo=run.config.backtest.embargo_bars, terms=terms,
+        seed=seed_for(run.config.seed, "gate/paths"),
     )  # fmt: skip
     excess = np.log1p(found.optimiser) - np.log1p(found.equal_weight)
     year = np.sqrt(cube.bars_per_year)
@@ -212,11 +214,14 @@ def _stressed(
         for n in range(DRAWS)
     ]
 
-    def grown(blocks: list[Walk], *, costs: CostModel = terms.costs, change: Any = None, markets: list[Market] | None = None) -> np.ndarray:
+    def grown(
+        blocks: list[Walk], *, terms: Terms = terms, change: Any = None, markets: list[Market] | None = None
+    ) -> np.ndarray:  # fmt: skip
         changed = [w.targets if change is None else change(w) for w in blocks]
         parts = zip(markets or [market] * len(blocks), blocks, changed, strict=True)
-        return np.concatenate([np.log1p(stress.replay(m, w.rows, targets, costs)) for m, w, targets in parts])
+        return np.concatenate([np.log1p(stress.replay(m, w.rows, targets, terms)) for m, w, targets in parts])
 
+    at_cost = {bps: replace(terms, costs=CostModel(slippage=bps / 1e4, borrow=terms.costs.borrow)) for bps in LADDER_BPS}
     for name, blocks in of_equal.items():
         if name == BENCHMARK:
             continue
@@ -225,7 +230,7 @@ def _stressed(
             return grown(blocks, **under) - grown(of_equal[BENCHMARK], **under)
 
         out[name] = {
-            "ladder": {bps: excess(costs=CostModel(slippage=bps / 1e4)) for bps in LADDER_BPS},
+            "ladder": {bps: excess(terms=flat) for bps, flat in at_cost.items()},
             "stressed": {
                 "one bar late": excess(change=lambda w: stress.late(w.episode.weights)),
                 "delistings": np.mean([excess(markets=each) for each in dying], axis=0),
@@ -257,16 +262,18 @@ def _canaries(run_path: str, fold: str, walked: dict[str, Walk]) -> dict[str, st
     spread = np.linspace(rows.start + 1, rows.stop - 1, CANARY_ROWS).astype(int).tolist()
     # The first trade is everyone's largest, and is from cash: the next largest says more of what a policy decides by.
     asked = sorted({*spread, *(rows.start + 1 + int(w.episode.turnover[1:].argmax()) for w in walked.values())})
-    terms = Terms.of(run.config, cube)
+    terms = terms_of(run.config, cube, dataset.sectors)
 
     def decided(market: Cube, row: int) -> dict[str, np.ndarray]:
         predictor = Predictor(run.config, dataset, market, models)
         out = {}
         tables = {STRONG: own.forecasters[STRONG].predict(market, [row])} if STRONG in own.forecasters else {}
-        for policy in walked_policies(market, own.policy, tables, costs=terms.costs, max_weight=terms.max_weight):
-            held = walked[policy.name].episode.weights[row - rows.start - 1]
-            view = predictor.view(row, dict(zip(cube.symbols, held.tolist(), strict=True)))
-            out[policy.name] = as_weights(decide(policy, view, max_weight=terms.max_weight), cube.symbols)
+        for policy in walked_policies(market, own.policy, tables, terms):
+            own_path, bars = walked[policy.name].episode, row - rows.start
+            held = dict(zip(cube.symbols, own_path.weights[bars - 1].tolist(), strict=True))
+            view = predictor.view(row, held, own_path.returns[:bars])
+            decision = decide(policy, view, controls_of(market, terms, rows.start), terms.account)
+            out[policy.name] = as_weights(decision, cube.symbols, terms.account)
         return out
 
     tainted = next((said for row in asked if (said := moved_feature(dataset, cube, row))), None)

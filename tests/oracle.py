@@ -12,9 +12,12 @@ from rlaif_ray.data.asof import build_cube
 from rlaif_ray.data.sessions import bars_per_year
 from rlaif_ray.data.synthetic import SyntheticSource
 from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.terms import Terms
+from rlaif_ray.portfolio.limits import Limits
 
 RESEARCH = CostModel.of_bps(0.5, 1.0, 2.0)
 MAX_WEIGHT = 0.30
+TERMS = Terms(RESEARCH, limits=Limits(max_weight=MAX_WEIGHT))
 
 _BAR = {"1d": dt.timedelta(days=1), "15m": dt.timedelta(minutes=15), "1m": dt.timedelta(minutes=1)}
 

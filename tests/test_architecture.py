@@ -11,22 +11,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlaif_ray"
 
-WORDS = {"__init__", "core", "errors", "config", "config_data", "config_feedback", "config_thesis"}
+WORDS = {"__init__", "core", "errors", "config", "config_data", "config_execution", "config_feedback", "config_rl", "config_thesis"}
 MATHS = {
-    "labels", "barriers", "sample_weights", "splits", "folds", "execution.simulator", "execution.costs", "execution.caps",
-    "execution.slicing", "data.synthetic", "data.clean", "data.sessions", "data.events", "data.universe", "data.asof", "data.standing",
-    "data.tables", "data.revisions",
+    "labels", "barriers", "sample_weights", "splits", "folds", "execution.simulator", "execution.kernel", "execution.costs",
+    "execution.caps", "execution.account", "execution.terms", "execution.slicing", "data.synthetic", "data.clean", "data.sessions",
+    "data.events", "data.universe", "data.asof", "data.standing", "data.tables", "data.revisions",
 }  # fmt: skip
 MATHS_FOLDERS = {"features", "portfolio", "backtest"}
 MINDS = {"strategies", "llm"}
 MINDS_FOLDERS = {"text", "forecast", "agents", "rl", "feedback"}
 WORLD = {
-    "runs", "ledger", "vault", "report", "charts", "results", "artefacts", "backtest.engine", "gate_report", "improve_result",
-    "improve_report",
+    "runs", "ledger", "vault", "report", "charts", "results", "artefacts", "backtest.engine", "backtest.episodes", "gate_report",
+    "policies", "improve_result", "improve_report",
 }  # fmt: skip
 WORLD_FOLDERS = {"data", "execution", "ops"}
 RLLIB = {f"rl.{name}" for name in ("td3", "sac", "replay", "learner", "rollout", "batched_members")}
-ON_RAY = {"ray_runtime", "plan", "pipeline", "validate", "improve", "improve_contest", "ops.telemetry"} | RLLIB
+ON_RAY = {"ray_runtime", "plan", "pipeline", "validate", "improve", "improve_contest", "sweep", "ops.telemetry"} | RLLIB
 DOORS = {"cli", "cli_features", "cli_feedback", "cli_lake", "cli_thesis"}
 
 LIBRARIES = {

@@ -17,7 +17,7 @@ from rlaif_ray.core import OPEN, VOLUME, Cube, Decision, MarketView, Policy
 from rlaif_ray.data.events import total_returns
 from rlaif_ray.data.synthetic import SyntheticSource
 from rlaif_ray.strategies import EqualWeight, baselines
-from tests.oracle import MAX_WEIGHT, RESEARCH, OraclePolicy, market_cube
+from tests.oracle import MAX_WEIGHT, TERMS, OraclePolicy, market_cube
 
 SEEDS, BARS, HALF, WARMUP = 20, 2500, 1250, 80
 CALM = ("min_variance", "hrp")  # where all drift alike, half the variance saved is log return gained: an edge without any skill
@@ -91,7 +91,7 @@ def judged(seed: int, strength: float) -> dict[str, Interval]:
     cube = market_cube(SyntheticSource(30, BARS, seed=seed, signal_strength=strength))
     policies: list[Policy] = [*baselines(cube, max_weight=MAX_WEIGHT), Ridge(cube), Losers()]
     returns = {
-        p.name: run(p, cube, ROWS, costs=RESEARCH, fill="next_open", max_weight=MAX_WEIGHT)[0].returns for p in policies
+        p.name: run(p, cube, ROWS, TERMS)[0].returns for p in policies
     }  # fmt: skip
     benchmark = returns.pop(EqualWeight.name)
     return {name: edge(r, benchmark, seed=seed) for name, r in returns.items()}

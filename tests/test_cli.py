@@ -50,11 +50,11 @@ def test_help_of_pipeline_says_every_knob_with_its_default(capsys):
         (["pipelin"], ["unknown verb 'pipelin'", "Did you mean 'pipeline'?"]),
         (["pipeline", "--scal", "smoke"], ["unknown flag --scal", "Did you mean '--scale'?"]),
         (["pipeline", "--scale", "smok"], ["'smok'", "expected one of smoke, laptop", "Did you mean 'smoke'?"]),
-        (["pipeline", "--rl.updatez=3"], ["unknown knob --rl.updatez", "Did you mean 'rl.updates'?"]),
-        (["pipeline", "--updates", "3"], ["unknown flag --updates", "Did you mean '--rl.updates'?"]),
-        (["pipeline", "--rl.batch"], ["--rl.batch needs a value"]),
-        (["pipeline", "--rl.batch=x"], ["--rl.batch is 'x'", "integer"]),
-        (["pipeline", "--rl.gamma=1.5"], ["--rl.gamma is 1.5", "less than 1"]),
+        (["pipeline", "--rl.sac.updatez=3"], ["unknown knob --rl.sac.updatez", "Did you mean 'rl.sac.updates'?"]),
+        (["pipeline", "--updates", "3"], ["unknown flag --updates", "Did you mean '--rl.sac.updates'?"]),
+        (["pipeline", "--rl.sac.batch"], ["--rl.sac.batch needs a value"]),
+        (["pipeline", "--rl.sac.batch=x"], ["--rl.sac.batch is 'x'", "integer"]),
+        (["pipeline", "--rl.sac.gamma=1.5"], ["--rl.sac.gamma is 1.5", "less than 1"]),
         (["pipeline", "smoke"], ["unexpected 'smoke'"]),
         (["pipeline", "--json=yes"], ["--json is a switch"]),
         (["pipeline", "--config", "nope.yaml"], ["--config nope.yaml: No such file"]),
@@ -79,7 +79,7 @@ def test_help_of_pipeline_says_every_knob_with_its_default(capsys):
         (["serve"], ["serve needs --run RUN"]),
         (["serve", "--run", "x", "--port=99999"], ["--port is '99999'", "1 to 65535"]),
         (["serve", "--run", "nope"], ["nope is not a run"]),
-        (["serve", "--rl.batch=3", "--run", "x"], ["unknown flag --rl.batch"]),
+        (["serve", "--rl.sac.batch=3", "--run", "x"], ["unknown flag --rl.sac.batch"]),
     ],
 )  # fmt: skip
 def test_the_users_mistake_is_one_line_and_exit_2(words, says, tmp_path, monkeypatch, capsys):
@@ -95,17 +95,17 @@ def test_the_users_mistake_is_one_line_and_exit_2(words, says, tmp_path, monkeyp
 
 def test_resume_takes_no_other_config(tmp_path, capsys):
     Run.create("pipeline", Config(), tmp_path / "run").close()
-    assert main(["pipeline", "--resume", str(tmp_path / "run"), "--scale=smoke", "--rl.batch=3"]) == 2
-    assert "leave out --scale, --rl.batch" in capsys.readouterr().err
+    assert main(["pipeline", "--resume", str(tmp_path / "run"), "--scale=smoke", "--rl.sac.batch=3"]) == 2
+    assert "leave out --scale, --rl.sac.batch" in capsys.readouterr().err
     assert main(["pipeline", "--resume", str(tmp_path / "run"), "--open-vault"]) == 2
     assert "leave out --open-vault" in capsys.readouterr().err
 
 
 def test_values_may_follow_a_space_or_an_equals_sign():
-    words = ["--scale", "smoke", "--rl.batch=3", "--data.drift", "-0.001", "--seed", "4", "--json", "--run-dir=a=b"]
+    words = ["--scale", "smoke", "--rl.sac.batch=3", "--data.drift", "-0.001", "--seed", "4", "--json", "--run-dir=a=b"]
     flags, knobs = _parse(VERBS["pipeline"], words)
     assert flags == {"scale": "smoke", "json": "", "run-dir": "a=b"}
-    assert knobs == {"rl.batch": "3", "data.drift": "-0.001", "seed": "4"}
+    assert knobs == {"rl.sac.batch": "3", "data.drift": "-0.001", "seed": "4"}
 
 
 def test_an_error_of_ours_is_found_behind_what_carried_it():

@@ -2,18 +2,18 @@
 
 import pytest
 
-from rlaif_ray.config import SCALES, Config, Costs, known_knobs, load_config
+from rlaif_ray.config import SCALES, Config, known_knobs, load_config
 from rlaif_ray.config_data import FACT_SOURCES, SOURCES, FileData, Sp500Data, SyntheticData
 from rlaif_ray.errors import ConfigError
 
 
 def test_each_layer_lies_over_the_one_before(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("rl: {updates: 77, batch: 32}\nseed: 5\n")
-    config = load_config("smoke", str(file), {"rl.batch": "16"})
-    assert config.rl.paths == SCALES["smoke"]["rl"]["paths"]
-    assert (config.rl.updates, config.rl.batch, config.seed) == (77, 16, 5)
-    assert config.rl.gamma == Config().rl.gamma
+    file.write_text("rl: {sac: {updates: 77, batch: 32}}\nseed: 5\n")
+    config = load_config("smoke", str(file), {"rl.sac.batch": "16"})
+    assert config.rl.sac.paths == SCALES["smoke"]["rl"]["sac"]["paths"]
+    assert (config.rl.sac.updates, config.rl.sac.batch, config.seed) == (77, 16, 5)
+    assert config.rl.sac.gamma == Config().rl.sac.gamma
 
 
 def test_what_a_verb_sets_lies_under_the_file(tmp_path):
@@ -54,16 +54,16 @@ def test_the_order_of_type_and_its_knobs_does_not_matter():
 
 
 def test_values_are_read_as_yaml():
-    texts = {"rl.hidden": "[8, 4]", "forecast.horizons": "[1, 3]", "data.start": "2001-02-03", "data.dataset": "null"}
+    texts = {"rl.sac.hidden": "[8, 4]", "forecast.horizons": "[1, 3]", "data.start": "2001-02-03", "data.dataset": "null"}
     config = load_config(overrides=texts)
-    assert config.rl.hidden == (8, 4)
+    assert config.rl.sac.hidden == (8, 4)
     assert config.forecast.horizons == (1, 3)
     assert str(config.data.start) == "2001-02-03"
     assert config.data.dataset is None
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("- 1\n", "expected sections"), ("rl: [\n", "is not YAML"), ("rl: {updats: 1}\n", r"rl\.updates")]
+    ("text", "says"), [("- 1\n", "expected sections"), ("rl: [\n", "is not YAML"), ("rl: {sac: {updats: 1}}\n", r"rl\.sac\.updates")]
 )
 def test_a_bad_file_is_one_line(tmp_path, text, says):
     file = tmp_path / "bad.yaml"
@@ -80,7 +80,7 @@ def test_a_bad_file_is_one_line(tmp_path, text, says):
         ("forecast.levels", "[0.2, 0.8]", "symmetric about 0.5"), ("forecast.levels", "[0.1, 0.5, 0.8]", "symmetric about 0.5"),
         ("forecast.levels", "[0, 0.5, 1]", "between 0 and 1"), ("forecast.levels", "[0.1, 0.5, 0.5, 0.9]", "rising"),
         ("forecast.models", "[naive, naive]", "each once"), ("forecast.models", "[]", "at least one"),
-        ("agents.roster", "[]", "at least one"), ("rl.hidden", "[]", "at least 1 item"), ("rl.hidden", "[0]", "greater than"),
+        ("agents.roster", "[]", "at least one"), ("rl.sac.hidden", "[]", "at least 1 item"), ("rl.sac.hidden", "[0]", "greater than"),
     ],
 )  # fmt: skip
 def test_lists_that_no_stage_could_use_are_refused_at_the_door(knob, value, says):
@@ -97,13 +97,19 @@ def test_the_hash_says_what_can_change_a_result():
     assert base.hash != load_config(overrides={"execution.costs.slippage_bps": "0"}).hash
 
 
-def test_own_costs_stand_before_the_preset():
-    assert load_config().execution.resolved_costs() == Costs(commission_bps=0.5, half_spread_bps=1.0, slippage_bps=2.0)
-    institutional = load_config(overrides={"execution.preset": "institutional"}).execution.resolved_costs()
-    assert institutional == Costs(commission_bps=0.5, half_spread_bps=2.0, slippage_bps=5.0)
-    own = load_config(overrides={"execution.preset": "institutional", "execution.costs.commission_bps": "9"}).execution.resolved_costs()
-    assert own == Costs(commission_bps=9.0)
-
+def test_a_preset_says_what_was_not_set_by_hand():
+    research, institutional = (load_config(overrides={"execution.preset": name}).execution for name in ("research", "institutional"))
+    assert load_config().execution == research
+    assert (research.costs.half_spread_bps, research.costs.slippage_bps) == (1.0, 2.0)
+    assert (institutional.costs.half_spread_bps, institutional.costs.slippage_bps) == (2.0, 5.0)
+    limits = research.limits
+    assert (limits.max_weight, limits.max_sector, limits.drawdown, limits.daily_loss) == (0.3, 0.5, 0.25, 1)
+    limits = institutional.limits
+    assert (limits.max_weight, limits.max_sector, limits.drawdown, limits.daily_loss, limits.intraday_loss) == (0.1, 0.3, 0.15, 0.03, 0.03)
+    own = {"execution.preset": "institutional", "execution.costs.commission_bps": "9", "execution.limits.max_weight": "0.2"}
+    mixed = load_config(overrides=own).execution
+    assert (mixed.costs.commission_bps, mixed.costs.slippage_bps, mixed.limits.max_weight, mixed.limits.drawdown) == (9.0, 5.0, 0.2, 0.15)
+    assert Config.model_validate(Config(execution=mixed).model_dump(mode="json")).execution == mixed
 
 def test_every_known_knob_can_be_set_to_its_default():
     """The list that `--help` prints is the list that is accepted."""
@@ -123,4 +129,4 @@ def test_every_known_knob_can_be_set_to_its_default():
 
 def test_frozen():
     with pytest.raises(ValueError, match="frozen"):
-        Config().rl.updates = 3  # pyright: ignore[reportAttributeAccessIssue]
+        Config().rl.members = 3  # pyright: ignore[reportAttributeAccessIssue]

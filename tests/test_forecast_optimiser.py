@@ -14,8 +14,10 @@ from rlaif_ray.core import Cube, Decision, Episode, Forecast, ForecastTable, Mar
 from rlaif_ray.errors import MissingDataError
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Accounts, Market
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.forecast.baselines import Naive
 from rlaif_ray.forecast.trees import LightGBM
+from rlaif_ray.portfolio.limits import Limits
 from rlaif_ray.strategies import EqualWeight, ForecastOptimiser, forecast_optimiser
 from tests.laws import assert_apply, random_cube
 from tests.markets import daily
@@ -37,7 +39,7 @@ def walked(cube: Cube, policy, tables: dict[str, ForecastTable], rows: slice) ->
     def said(t: int) -> dict[str, Forecast]:
         return forecasts_at(tables, cube.known_at[t])
 
-    return run(policy, cube, rows, costs=COSTS, fill="next_close", max_weight=1.0, forecasts_at=said)
+    return run(policy, cube, rows, Terms(COSTS, "next_close"), forecasts_at=said)
 
 
 def naive(cube: Cube) -> dict[str, ForecastTable]:
@@ -117,7 +119,7 @@ def test_the_future_changes_no_decision() -> None:
         policy = forecast_optimiser(replace(seen, bars_per_year=252.0), table, cost_per_side=COSTS.rate, max_weight=0.4)
         policy.lookback = 60
         return run(
-            policy, seen, slice(160, 220), costs=COSTS, fill="next_open", max_weight=0.4,
+            policy, seen, slice(160, 220), Terms(COSTS, limits=Limits(max_weight=0.4)),
             forecasts_at=lambda t: forecasts_at({"lightgbm": table}, seen.known_at[t]),
         )[1]  # fmt: skip
 
@@ -136,4 +138,4 @@ def test_the_horizon_is_the_one_nearest_to_a_week() -> None:
 def test_a_view_without_the_forecast_is_refused() -> None:
     cube = market()
     with pytest.raises(MissingDataError, match="needs a forecast of 'naive'"):
-        run(optimiser(), cube, slice(100, 110), costs=COSTS, fill="next_close", max_weight=1.0)
+        run(optimiser(), cube, slice(100, 110), Terms(COSTS, "next_close"))

@@ -34,7 +34,7 @@ from rlaif_ray.improve_report import headline, render, summary_text
 from rlaif_ray.improve_result import ARMS
 from rlaif_ray.ledger import TrialLedger
 from rlaif_ray.pipeline import run_pipeline
-from rlaif_ray.plan import Terms, cut_cycles, outcome_terms
+from rlaif_ray.plan import cut_cycles, outcome_terms, terms_of
 from rlaif_ray.runs import Run, committed
 from tests.desk import dense, desk_cube
 from tests.laws import perturb_future
@@ -96,9 +96,9 @@ def test_the_office_of_the_first_turn_is_equal_weights(whole: Path) -> None:
 def challenger_of(cube: Cube, turn: Cycle, folder: Path) -> str:
     """What a turn's challenger has learnt, by content."""
     config = load_config("smoke", None, knobs(folder / "lake", **QUICK))
-    terms = Terms.of(config, cube)
+    terms = terms_of(config, cube, {})
     with Run.create("improve", config, folder / "run") as run:
-        loop = _Loop(run, cube, ray.put(cube), terms, outcome_terms(config, terms, {}))
+        loop = _Loop(run, cube, ray.put(cube), terms, outcome_terms(config, terms))
         spoken = _rollouts(loop, turn)
         return load_weigher(_fit(loop, turn, spoken, _close(loop, turn, spoken)) / "challenger").state_hash
 
@@ -118,8 +118,8 @@ def test_an_online_judge_knows_at_each_update_what_had_closed_and_no_more(ray_se
     cube = desk_cube(0, rows=700)
     online = load_config("smoke", None, knobs(tmp_path / "lake", **{**QUICK, "improve__online": "true"}))
     still = load_config("smoke", None, knobs(tmp_path / "lake", **QUICK))
-    turn, terms = cut_cycles(online, cube)[0], Terms.of(online, cube)
-    judged_by = outcome_terms(online, terms, {})
+    turn, terms = cut_cycles(online, cube)[0], terms_of(online, cube, {})
+    judged_by = outcome_terms(online, terms)
     table = dense(cube)
     outcomes = close(table, cube, judged_by)
     settings = build(online.feedback, table.authors, seed=0)
@@ -145,8 +145,8 @@ def test_whether_a_challenger_is_kept_does_not_hang_on_bars_after_its_block(ray_
     """They are the next block's. An opinion given near the end is judged by nobody: noise on what it closes in moves no score."""
     cube = desk_cube(0, rows=700)
     config = load_config("smoke", None, knobs(tmp_path / "lake", **QUICK))
-    turn, terms = cut_cycles(config, cube)[0], Terms.of(config, cube)
-    judged_by, table = outcome_terms(config, terms, {}), dense(cube)
+    turn, terms = cut_cycles(config, cube)[0], terms_of(config, cube, {})
+    judged_by, table = outcome_terms(config, terms), dense(cube)
     weighers = {"one": EqualWeights(table.authors, "all alike"), "two": TrackRecord(table.authors, *[(0.0, 0.0, 0.0, 1.0)] * 3, n_pairs=9)}
 
     def scores(c: Cube) -> list[np.ndarray]:

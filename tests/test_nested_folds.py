@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import ray
 
+from rlaif_ray import policies
 from rlaif_ray.config import Config, Feedback, load_config
 from rlaif_ray.core import Cube, ForecastTable, OpinionTable
 from rlaif_ray.data.events import total_returns
 from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.feedback.on_ray import _Desk, _verdicts_in, judge_windows
 from rlaif_ray.feedback.outcomes import close
 from rlaif_ray.feedback.preferences import PairTable
@@ -21,7 +23,7 @@ from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Fold, walk_forward
 from rlaif_ray.forecast.on_ray import forecast_fold
 from rlaif_ray.labels import forward_returns
-from rlaif_ray.rl.actor_policy import ActorPolicy
+from rlaif_ray.portfolio.limits import Limits
 from rlaif_ray.rl.observation import Recipe
 from rlaif_ray.rl.on_ray import train
 from tests.laws import parameter_hash, perturb_future, random_cube
@@ -42,7 +44,7 @@ def fold() -> Fold:
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return load_config("smoke", None, {**TINY, "rl.updates": "20", "forecast.ttm.steps": "5", "forecast.ttm.refit_steps": "2"})
+    return load_config("smoke", None, {**TINY, "rl.sac.updates": "20", "forecast.ttm.steps": "5", "forecast.ttm.refit_steps": "2"})
 
 
 def desk(cube: Cube) -> OpinionTable:
@@ -62,13 +64,13 @@ def fitted(cube: Cube, fold: Fold, config: Config, folder: Path) -> dict[str, st
     costs = CostModel.of_bps(0.5, 1.0, 2.0)
     manager, _ = judge_windows(cube, fold, desk(cube), config.feedback, 1, folder / "judge", terms=OutcomeTerms(costs.rate), resamples=50)
     train(
-        cube_ref, fold, tables, manager, section=config.rl, features=cube.feature_names, costs=costs, fill="next_open", max_weight=0.5,
+        cube_ref, fold, tables, manager, Terms(costs, limits=Limits(max_weight=0.5)), section=config.rl, features=cube.feature_names,
         seed=1, out_dir=folder / "rl",
     )  # fmt: skip
     files = [f for part in ("forecast/models", "judge", "rl") for f in sorted((folder / part).rglob("*")) if f.is_file()]
     by_name = {str(f.relative_to(folder)): f.read_bytes().hex() for f in files}
     assert any(name.endswith(".safetensors") for name in by_name)
-    assert ActorPolicy.load(folder / "rl").actors
+    assert policies.load(folder / "rl").name == config.rl.policy
     return {"tables": parameter_hash({n: np.nan_to_num(v) for n, v in seen.items()}), **by_name}
 
 

@@ -18,7 +18,7 @@ import pytest
 import ray
 from ray.exceptions import TaskCancelledError
 
-from rlaif_ray.backtest.on_ray import read_episode
+from rlaif_ray.backtest.episodes import read_episode
 from rlaif_ray.config import load_config
 from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 from rlaif_ray.ledger import TrialLedger
@@ -28,7 +28,7 @@ from rlaif_ray.runs import committed
 from tests.laws import random_cube
 from tests.tiny import TINY, arguments, knobs
 
-QUICK = {"forecast__models": "[naive, ewma_volatility]", "rl__updates": "10", "data__n_symbols": "4"}  # no trainer to start
+QUICK = {"forecast__models": "[naive, ewma_volatility]", "rl__direct__steps": "10", "data__n_symbols": "4"}  # no trainer to start
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -38,12 +38,12 @@ def result_of(run: Path) -> dict[str, Any]:
 def test_a_run_leaves_a_result_a_report_and_models_to_serve(tiny_run: Path) -> None:
     result = result_of(tiny_run)
     rules = {"buy_and_hold", "equal_weight", "momentum_12_1", "short_term_reversal", "inverse_volatility", "min_variance", "hrp"}
-    assert set(result["policies"]) == {"sac", "lightgbm_optimiser", *rules}
+    assert set(result["policies"]) == {"direct", "lightgbm_optimiser", *rules}
     assert set(result["forecasts"]) == {"naive", "drift", "ewma_volatility", "lightgbm", "ttm"}
     assert set(result["analysts"]) == {"fundamental", "sentiment", "technical", "risk", "manager"}
     none = {"n_effective": None, "detectable_annual": None}
     assert result["edges"]["equal_weight"] == {"value": 0.0, "low": 0.0, "high": 0.0, "claim": False, **none}
-    assert 1 <= result["edges"]["sac"]["n_effective"] <= result["test"]["bars"] and result["edges"]["sac"]["detectable_annual"] > 0
+    assert 1 <= result["edges"]["direct"]["n_effective"] <= result["test"]["bars"] and result["edges"]["direct"]["detectable_annual"] > 0
     first = {name: model["horizons"]["1"] for name, model in result["forecasts"].items() if model["target"] == "return"}
     assert any(scores["may_be_best"] for scores in first.values())
     assert [name for name, scores in first.items() if scores["loss_over_first"] is None] == ["naive"]
@@ -65,10 +65,10 @@ def test_each_distinct_try_is_one_trial_and_says_what_it_returned(tiny_run: Path
     assert ledger.count() == verdict["trials"] == 1
     assert ledger.verify(verdict["ledger"]) == verdict["ledger"]
     walked = {p.stem: read_episode(p) for p in (tiny_run / "stages" / "backtest" / "fold=0").glob("*/*.npz")}
-    tried = ledger.returns(result["data"]["data_version"], walked["sac"].times)
+    tried = ledger.returns(result["data"]["data_version"], walked["direct"].times)
     assert {name.split()[0] for name in tried.names} == set(result["policies"]) == set(walked)
     learned = list(tried.baseline).index(False)
-    assert tried.names[learned].startswith("sac ") and tried.seeds[learned] == result["seed"]
+    assert tried.names[learned].startswith("direct ") and tried.seeds[learned] == result["seed"]
     for k, name in enumerate(tried.names):
         assert np.array_equal(tried.net[:, k], walked[name.split()[0]].returns)
         assert np.array_equal(tried.benchmark[:, k], walked["equal_weight"].returns)
@@ -204,7 +204,7 @@ def test_a_failed_fold_ends_the_folds_beside_it(ray_session: None, tmp_path: Pat
     ("knob", "says"),
     [
         ({"forecast.ttm.context": "400"}, "lower --forecast.ttm.context"), ({"forecast.trees.held_out": "0.95"}, "lightgbm needs 525"),
-        ({"rl.episode_bars": "5000"}, "--rl.episode_bars is 5000"),
+        ({"rl.sac.episode_bars": "5000", "rl.policy": "sac"}, "--rl.sac.episode_bars is 5000"),
     ],
 )  # fmt: skip
 def test_what_a_later_stage_could_not_do_is_told_with_the_folds(knob: dict[str, str], says: str) -> None:

@@ -11,11 +11,16 @@ import pytest
 from rlaif_ray import artefacts, results
 from rlaif_ray.core import OPEN, Cube
 from rlaif_ray.errors import CheckpointError
+from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.simulator import Fill
+from rlaif_ray.execution.terms import Terms
+from rlaif_ray.portfolio.limits import Limits
 from tests.laws import random_cube
 
 
-def notes(cube: Cube, fill: str, max_weight: float = 0.5) -> list[str]:
-    return results.notes(cube, source="synthetic", fill=fill, analysts={}, max_weight=max_weight, trained_until=None)
+def notes(cube: Cube, fill: Fill, max_weight: float = 0.5) -> list[str]:
+    terms = Terms(CostModel(impact=0.5), fill, limits=Limits(max_weight=max_weight))
+    return results.notes(cube, source="synthetic", terms=terms, analysts={}, trained_until=None)
 
 
 def test_a_source_is_said_to_have_no_opens_only_where_it_has_none() -> None:

@@ -11,6 +11,7 @@ from rlaif_ray.core import Cube, MarketView
 from rlaif_ray.data.synthetic import SyntheticSource
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Accounts, Market
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.strategies import (
     HRP,
     BestVerdicts,
@@ -24,7 +25,7 @@ from rlaif_ray.strategies import (
 )  # fmt: skip
 from tests.laws import assert_apply, assert_pure, random_cube
 from tests.markets import daily
-from tests.oracle import MAX_WEIGHT, RESEARCH, market_cube
+from tests.oracle import TERMS, market_cube
 
 IN_BULK = [
     EqualWeight(), Momentum(lookback=40, skip=5, hold=7), InverseVolatility(window=20), ShortTermReversal(lookback=5, hold=5),
@@ -80,7 +81,7 @@ def test_momentum_trades_nothing_between_its_rebalancings():
     rng = np.random.default_rng(0)
     cube = daily(100 * np.exp(np.cumsum(rng.normal(0, 0.02, (100, 6)), axis=0)))
     rule = Momentum(lookback=40, skip=5, hold=10)
-    episode, _ = run(rule, cube, slice(50, 99), costs=CostModel.of_bps(0.5, 1, 2), fill="next_close", max_weight=1.0)
+    episode, _ = run(rule, cube, slice(50, 99), Terms(CostModel.of_bps(0.5, 1, 2), "next_close"))
     since = np.arange(50, 99) % 10
     assert episode.turnover[since == 0].mean() > 0.3
     assert episode.turnover[since == 1].max() < 0.1
@@ -149,7 +150,7 @@ def test_the_future_changes_nothing(rule):
 
 def test_buy_and_hold_buys_once():
     cube = daily([[10, 20, np.nan], [11, 20, 5], [12, 10, 5], [12, 10, 5]])
-    episode, decisions = run(BuyAndHold(), cube, slice(0, 3), costs=CostModel(0.001), fill="next_close", max_weight=1.0)
+    episode, decisions = run(BuyAndHold(), cube, slice(0, 3), Terms(CostModel(0.001), "next_close"))
     assert decisions[0].weights == {"A": 0.5, "B": 0.5, "C": 0}
     assert episode.turnover[1:].max() < 1e-12
     shares = np.array([1 / 10, 1 / 20])
@@ -178,7 +179,7 @@ def test_no_rule_claims_an_edge_where_there_is_none():
         cube = market_cube(SyntheticSource(n_symbols=8, n_bars=1000, bar="1d", seed=seed, signal_strength=0.0, drift=0.0))
         rows = slice(260, 999)
         rules = [p for p in baselines(cube) if not isinstance(p, (MinVariance, HRP))]
-        found = {p.name: run(p, cube, rows, costs=RESEARCH, fill="next_open", max_weight=MAX_WEIGHT)[0].returns for p in rules}
+        found = {p.name: run(p, cube, rows, TERMS)[0].returns for p in rules}
         for name in found:
             claims[name] = claims.get(name, 0) + edge(found[name], found["equal_weight"], seed=seed).claim
     assert max(claims.values()) <= 2, claims

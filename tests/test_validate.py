@@ -46,8 +46,8 @@ def test_honest_policies_look_ahead_nowhere(judged: Path) -> None:
 def test_one_seed_is_not_enough_for_what_chance_had_a_part_in(judged: Path) -> None:
     policies = json.loads((judged / "verdict.json").read_text())["policies"]
     seeds = {name: next(v for v in verdict["vetoes"] if v["name"] == "seeds") for name, verdict in policies.items()}
-    assert seeds["sac"]["fired"] and "1 of 3 seeds" in seeds["sac"]["seen"]
-    assert not any(veto["fired"] for name, veto in seeds.items() if name != "sac")
+    assert seeds["direct"]["fired"] and "1 of 3 seeds" in seeds["direct"]["seen"]
+    assert not any(veto["fired"] for name, veto in seeds.items() if name != "direct")
 
 
 def test_the_page_is_one_file_that_tells_every_verdict(judged: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_configuration_opens_its_vault_once_whatever_its_seed(tmp_path: Path) 
         again = run_of(tmp_path / f"b{next(iter(same))}", backtest__vault="open", **same)
         with pytest.raises(ConfigError, match=r"opened its vault before.*--break-vault"):
             open_vault(opened, again, ledger, "data-2")
-    open_vault(opened, run_of(tmp_path / "c", rl__updates="9"), ledger, "data-1")
+    open_vault(opened, run_of(tmp_path / "c", rl__members="9"), ledger, "data-1")
     open_vault(broken, run_of(tmp_path / "d", backtest__vault="broken"), ledger, "data-1")
     assert len(ledger.records()) == 3
     assert "VAULT BROKEN" in broken.notes[0] and "cannot serve as a test again" in opened.notes[0] and "is closed" in vault().notes[0]
@@ -108,4 +108,4 @@ def test_the_state_of_the_vault_is_no_part_of_what_is_tried() -> None:
     assert {c.hash for c in states} == {base.hash} and {c.family for c in states} == {base.family}
     assert load_config(overrides={"seed": "1"}).family == base.family
     assert load_config(overrides={"backtest.vault_from": "2020-01-01"}).family == base.family
-    assert load_config(overrides={"rl.updates": "1"}).family != base.family
+    assert load_config(overrides={"rl.members": "2"}).family != base.family

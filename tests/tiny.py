@@ -8,7 +8,9 @@ TINY: dict[str, str] = {
     "data.n_symbols": "5", "data.n_bars": "700",
     "forecast.trees.trees": "20",
     "forecast.ttm.context": "32", "forecast.ttm.steps": "10", "forecast.ttm.refit_steps": "5", "forecast.ttm.batch": "32",
-    "rl.hidden": "[16, 16]", "rl.updates": "60", "rl.batch": "32", "rl.paths": "8", "rl.warmup_steps": "5", "rl.episode_bars": "20",
+    "rl.sac.hidden": "[16, 16]", "rl.sac.updates": "60", "rl.sac.batch": "32", "rl.sac.paths": "8", "rl.sac.warmup_steps": "5",
+    "rl.sac.episode_bars": "20",
+    "rl.direct.hidden": "[16, 16]", "rl.direct.steps": "30", "rl.direct.paths": "8", "rl.direct.horizon_bars": "8",
     "feedback.epochs": "2", "feedback.min_pairs": "50",
     "backtest.folds": "1", "backtest.test_fraction": "0.25", "backtest.resamples": "200",
 }  # fmt: skip

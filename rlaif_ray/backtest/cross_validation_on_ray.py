@@ -19,8 +19,7 @@ from rlaif_ray.backtest.on_ray import forecasts_at
 from rlaif_ray.config import ForecastSection
 from rlaif_ray.core import Cube, Forecast, Policy
 from rlaif_ray.errors import DataError
-from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.execution.simulator import Fill
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.forecast.trees import LightGBM
 from rlaif_ray.runs import seed_for
 from rlaif_ray.splits import CombinatorialPurged
@@ -37,8 +36,8 @@ class Paths:
 
 
 def cross_validate(
-    cube_ref: Any, rows: slice, section: ForecastSection, *, n_groups: int = 10, n_test_groups: int = 2, embargo: int, costs: CostModel,
-    fill: Fill, max_weight: float, seed: int,
+    cube_ref: Any, rows: slice, section: ForecastSection, *, n_groups: int = 10, n_test_groups: int = 2, embargo: int, terms: Terms,
+    seed: int,
 ) -> Paths:  # fmt: skip
     """Every split of `rows`, one task of one CPU each; P = n_test_groups / n_groups of their number.
 
@@ -48,7 +47,6 @@ def cross_validate(
     rows : decision rows, on which features are defined; the last at most T-2. No bar after the fill of the last one is read.
     section : horizons, levels and the knobs of the trees. The longest horizon is what is purged.
     embargo : bars left out after each tested block.
-    costs, fill, max_weight : terms of the run.
     seed : root seed; each split derives its own.
 
     Raises `DataError` where the rows do not fill the groups or leave too little to learn from.
@@ -60,7 +58,6 @@ def cross_validate(
     splitter = CombinatorialPurged(n_groups, n_test_groups, label_ends=longest, embargo=embargo)
     blocks = [slice(int(numbers[b[0]]), int(numbers[b[-1]]) + 1) for b in splitter.blocks(numbers)]
     knobs = {"horizons": section.horizons, "levels": section.levels, **section.trees.model_dump()}
-    terms = {"costs": costs, "fill": fill, "max_weight": max_weight}
     tasks = []
     for k, ((learnt, _), tested) in enumerate(zip(splitter.split(numbers), splitter.tested, strict=True)):
         closed = numbers[learnt[learnt + longest <= len(numbers)]]
@@ -75,7 +72,7 @@ def cross_validate(
 # Ray's stubs know positional parameters only.
 @ray.remote(num_cpus=1)  # pyright: ignore[reportCallIssue, reportArgumentType]
 def _walk_split(
-    cube: Cube, learnt: np.ndarray, blocks: list[slice], knobs: dict[str, Any], terms: dict[str, Any]
+    cube: Cube, learnt: np.ndarray, blocks: list[slice], knobs: dict[str, Any], terms: Terms
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Net returns of the optimiser and of equal weight on each tested block."""
     forecaster = LightGBM(**knobs)
@@ -83,14 +80,14 @@ def _walk_split(
     return [_walk_block(cube, block, forecaster, terms) for block in blocks]
 
 
-def _walk_block(cube: Cube, block: slice, forecaster: LightGBM, terms: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _walk_block(cube: Cube, block: slice, forecaster: LightGBM, terms: Terms) -> tuple[np.ndarray, np.ndarray]:
     table = forecaster.predict(cube, range(block.start, block.stop))
-    optimiser = forecast_optimiser(cube, table, cost_per_side=terms["costs"].rate, max_weight=terms["max_weight"])
+    optimiser = forecast_optimiser(cube, table, cost_per_side=terms.costs.rate, max_weight=terms.limits.max_weight)
 
     def said(t: int) -> dict[str, Forecast]:
         return forecasts_at({table.model: table}, cube.known_at[t])
 
     def net(policy: Policy) -> np.ndarray:
-        return engine.run(policy, cube, block, **terms, forecasts_at=said)[0].returns
+        return engine.run(policy, cube, block, terms, forecasts_at=said)[0].returns
 
     return net(optimiser), net(EqualWeight())

@@ -4,72 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
+from rlaif_ray.backtest.controlled import ControlledAccount, trips_of
+from rlaif_ray.backtest.episodes import ARRAYS
 from rlaif_ray.core import Abstention, Cube, Decision, Episode, Forecast, MarketView, Opinion, Policy
 from rlaif_ray.errors import DataError, ExecutionError, did_you_mean
-from rlaif_ray.execution.caps import apply_cap
-from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.execution.simulator import WEIGHT_TOLERANCE, Accounts, Fill, Market, StepResult, step, walk
+from rlaif_ray.execution.account import AccountRules
+from rlaif_ray.execution.simulator import LONG_ONLY, Market, StepResult
+from rlaif_ray.execution.terms import Terms
+from rlaif_ray.portfolio.limits import Controls
 
 ForecastsAt = Callable[[int], Mapping[str, Forecast]]
 OpinionsAt = Callable[[int], Sequence[Opinion | Abstention]]
 
 
 def run(
-    policy: Policy, cube: Cube, rows: slice, *, costs: CostModel, fill: Fill, max_weight: float, initial_cash_usd: float = 1_000_000.0,
-    forecasts_at: ForecastsAt | None = None, opinions_at: OpinionsAt | None = None,
+    policy: Policy, cube: Cube, rows: slice, terms: Terms, *, forecasts_at: ForecastsAt | None = None, opinions_at: OpinionsAt | None = None
 ) -> tuple[Episode, Sequence[Decision]]:  # fmt: skip
     """Start in cash, decide at the close of each row of `rows`, fill on the bar after it.
 
     A policy that offers `weights(cube, rows) -> (T,A)` is asked once, in bulk; any other sees a `MarketView` with its
-    own portfolio at every row. A law holds both to the same result.
+    own portfolio at every row. A law holds both to the same result. The controls have the last word over both.
 
     Parameters
     ----------
     rows : decision rows; the last at most T-2, for its fill needs one more bar.
-    max_weight : cap on one name, applied to what every policy decides; below 1/A it becomes 1/A.
     forecasts_at, opinions_at : what was said by the decision moment of an absolute row.
 
     Returns
     -------
-    The episode, whose bar k ends at row rows[k] + 1, and the decisions as they were sent to the market, after the cap.
+    The episode, whose bar k ends at row rows[k] + 1, and the decisions as they were sent to the market, after the controls.
 
     Raises `DataError` for rows outside the cube and `ExecutionError` for a decision that is no set of weights.
     """
-    t, assets = len(cube.times), len(cube.symbols)
+    t = len(cube.times)
     if not 0 <= rows.start < rows.stop <= t - 1:
         raise DataError(f"decision rows {rows.start} to {rows.stop - 1}; expected 0 to {t - 2}: a fill needs the next bar of the cube")
-    market, accounts = Market.of(cube, fill), Accounts.of_cash(1, assets, initial_cash_usd)
+    controls = controls_of(cube, terms, rows.start)
+    account = ControlledAccount(Market.of(cube, terms.fill), controls, terms)
     bulk = getattr(policy, "weights", None)
     if bulk is not None:
-        targets = apply_cap(_valid(policy.name, cube.symbols, cube.known_at[rows], bulk(cube, rows)), max_weight)
-        decisions = _InBulk(policy, cube, rows, targets)
-        result = walk(market, accounts, rows, targets, costs)
+        asked = _valid(policy.name, cube.symbols, cube.known_at[rows], bulk(cube, rows), terms.account)
+        walked = [account.advance(rows.start, asked)]
+        decisions: Sequence[Decision] = _InBulk(policy, cube, rows, walked[0].targets)
     else:
-        decisions, results = [], []
+        walked, decisions = [], []
         for row in range(rows.start, rows.stop):
             said = (forecasts_at(row) if forecasts_at else None, opinions_at(row) if opinions_at else ())
-            view = MarketView(cube, row, market.portfolio(accounts, 0, row), *said)
-            decision, targets = _decided(policy, view, max_weight)
-            decisions.append(decision)
-            results.append(step(market, accounts, np.array([row]), targets[None], costs))
-        result = StepResult(*(np.concatenate([getattr(r, f) for r in results]) for f in ("gross", "cost", "turnover", "weights")))
-    times = cube.times[rows.start + 1 : rows.stop + 1]
-    return Episode(times, cube.symbols, result.weights, result.gross, result.cost, result.turnover, policy.name), decisions
+            decision, asked = _decided(policy, MarketView(cube, row, account.portfolio(row), *said), terms.account)
+            walked.append(account.advance(row, asked[None]))
+            decisions.append(_after(decision, cube.symbols, asked, walked[-1].targets[0]))
+    result = StepResult.joined([w.result for w in walked])
+    times, trips = cube.times[rows.start + 1 : rows.stop + 1], trips_of(controls, rows, walked)
+    return Episode(times, cube.symbols, result.weights, result.gross, result.cost, result.turnover, policy.name, trips), decisions
 
 
-def decide(policy: Policy, view: MarketView, *, max_weight: float) -> Decision:
-    """What the policy decides on a view, checked and capped: the decision that a backtest trades and a server answers."""
-    return _decided(policy, view, max_weight)[0]
+def controls_of(cube: Cube, terms: Terms, first: int) -> Controls:
+    """The controls of an account that begins at row `first`; what they are fitted on lies before it."""
+    return Controls.of(cube, terms.limits, terms.sectors, slice(0, first))
 
 
-def as_weights(decision: Decision, symbols: Sequence[str]) -> np.ndarray:
+def decide(policy: Policy, view: MarketView, controls: Controls, account: AccountRules) -> Decision:
+    """What the policy decides on a view, after the controls: the decision that a backtest trades and a server answers.
+
+    The controls know the account by its own past returns, which the view's portfolio carries.
+    """
+    decision, asked = _decided(policy, view, account)
+    past = view.portfolio.returns
+    state = controls.replay(slice(view.t + 1 - len(past), view.t + 1), past)
+    admitted, _ = controls.admit(state, np.array([view.t]), view.portfolio.weights[None], asked[None])
+    return _after(decision, view.symbols, asked, admitted[0])
+
+
+def as_weights(decision: Decision, symbols: Sequence[str], account: AccountRules = LONG_ONLY) -> np.ndarray:
     """(A,) float64 in the order of `symbols`; a symbol that the decision leaves out has none.
 
-    Raises `ExecutionError` for an unknown symbol and for weights that are not numbers >= 0 adding up to at most 1.
+    Raises `ExecutionError` for an unknown symbol and for weights that the account may not hold.
     """
     unknown = sorted(set(decision.weights).difference(symbols))
     if unknown:
@@ -78,7 +91,7 @@ def as_weights(decision: Decision, symbols: Sequence[str]) -> np.ndarray:
     weights = [decision.weights.get(s, 0.0) for s in symbols]
     if all(w >= 0 for w in weights) and sum(weights) <= 1:  # plainly good, which NumPy takes ten times as long to say of a few
         return np.array(weights, np.float64)
-    return _valid(decision.model, symbols, [decision.as_of], np.array([weights], np.float64))[0]
+    return _valid(decision.model, symbols, [decision.as_of], np.array([weights], np.float64), account)[0]
 
 
 def concatenate(episodes: Sequence[Episode]) -> Episode:
@@ -93,36 +106,42 @@ def concatenate(episodes: Sequence[Episode]) -> Episode:
         if (other.policy, other.symbols) != (first.policy, first.symbols):
             seen = f"{other.policy} over {len(other.symbols)} symbols"
             raise DataError(f"an episode of {seen} cannot follow {first.policy} over {len(first.symbols)}; expected the same")
-    parts = {f: np.concatenate([getattr(e, f) for e in episodes]) for f in ("times", "weights", "gross_returns", "costs", "turnover")}
+    parts: dict[str, Any] = {f: np.concatenate([getattr(e, f) for e in episodes]) for f in ARRAYS}
     if not (np.diff(parts["times"]) > np.timedelta64(0)).all():
         raise DataError(f"the episodes of {first.policy} overlap or are not in time order")
-    return Episode(symbols=first.symbols, policy=first.policy, **parts)
+    trips = tuple(trip for e in episodes for trip in e.trips)
+    return Episode(symbols=first.symbols, policy=first.policy, trips=trips, **parts)
 
 
-def _decided(policy: Policy, view: MarketView, max_weight: float) -> tuple[Decision, np.ndarray]:
-    """The decision and its weights (A,), both after the cap."""
+def _decided(policy: Policy, view: MarketView, account: AccountRules) -> tuple[Decision, np.ndarray]:
+    """The decision and its weights (A,), before the controls."""
     decision = policy.decide(view)
     if decision.as_of != view.as_of:
         raise ExecutionError(f"{policy.name} decided as of {decision.as_of}; expected the view's own moment {view.as_of}")
-    weights = as_weights(decision, view.symbols)
-    capped = apply_cap(weights, max_weight)
-    if capped is weights:
-        return decision, weights
-    return replace(decision, weights=dict(zip(view.symbols, capped.tolist(), strict=True))), capped
+    return decision, as_weights(decision, view.symbols, account)
 
 
-def _valid(name: str, symbols: Sequence[str], moments: Sequence[np.datetime64] | np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _after(decision: Decision, symbols: Sequence[str], asked: np.ndarray, admitted: np.ndarray) -> Decision:
+    """The decision with what the controls left of it."""
+    if np.array_equal(asked, admitted):
+        return decision
+    return replace(decision, weights=dict(zip(symbols, admitted.tolist(), strict=True)))
+
+
+def _valid(
+    name: str, symbols: Sequence[str], moments: Sequence[np.datetime64] | np.ndarray, weights: np.ndarray, account: AccountRules
+) -> np.ndarray:  # fmt: skip
     """Weights (T,A) as float64, or an `ExecutionError` that says who broke which rule and when."""
     weights = np.asarray(weights, np.float64)
     expected = (len(moments), len(symbols))
     if weights.shape != expected:
         raise ExecutionError(f"{name} gave weights of shape {weights.shape}; expected (T,A) = {expected}")
-    bad = np.flatnonzero(~(weights >= 0).all(axis=1) | (weights.sum(axis=1) > 1 + WEIGHT_TOLERANCE))
+    bad = np.flatnonzero(~account.allows(weights))
     if len(bad):
         row = weights[bad[0]]
-        wrong = np.flatnonzero(~(row >= 0))
+        wrong = np.flatnonzero(~np.isfinite(row) if account.long_short else ~(row >= 0))
         seen = f"{symbols[wrong[0]]}: {row[wrong[0]]:.6g}" if len(wrong) else f"{row.sum():.10g} in all"
-        raise ExecutionError(f"{name} decided weights of {seen} at {moments[bad[0]]}; expected numbers >= 0 that add up to at most 1")
+        raise ExecutionError(f"{name} decided weights of {seen} at {moments[bad[0]]}; expected {account.words}")
     return weights
 
 

@@ -1,6 +1,6 @@
-"""One fold's test block, walked by the learned policy and the baselines: one Ray task a fold.
+"""One fold's test block, walked by the run's policy and the baselines: one Ray task a fold.
 
-The learned policy sees at each row what a server would hand it: forecasts of that row, the desk's last opinions and the
+The run's policy sees at each row what a server would hand it: forecasts of that row, the desk's last opinions and the
 manager's verdict on them, and its own portfolio.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
@@ -17,47 +16,42 @@ import ray
 from rlaif_ray.agents.analysts import view_at
 from rlaif_ray.agents.debate import Weigh, verdicts
 from rlaif_ray.backtest import engine
-from rlaif_ray.core import Abstention, Cube, Decision, Episode, Forecast, ForecastTable, Opinion, Policy
-from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.execution.simulator import Fill
+from rlaif_ray.backtest.episodes import write_episode
+from rlaif_ray.core import Abstention, Cube, Decision, Forecast, ForecastTable, Opinion, Policy
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.strategies import baselines, forecast_optimiser
 
 STRONG = "lightgbm"  # the forecaster whose optimiser is a baseline, where it runs
-EPISODE_FIELDS = ("times", "weights", "gross_returns", "costs", "turnover")
 
 
 # Ray's stubs know positional parameters only.
 @ray.remote(num_cpus=1)  # pyright: ignore[reportCallIssue, reportArgumentType]
 def backtest_fold(
     cube: Cube, rows: slice, policy: Policy | None, tables: Mapping[str, ForecastTable], opinions: Sequence[Opinion | Abstention],
-    weigh: Weigh, *, costs: CostModel, fill: Fill, max_weight: float, initial_cash_usd: float, out_dir: str,
+    weigh: Weigh, terms: Terms, *, out_dir: str,
 ) -> None:  # fmt: skip
-    """Walk `rows` with every policy; leave `<policy>.npz` and, for the learned one, `decisions.json` in `out_dir`.
+    """Walk `rows` with every policy; leave `<policy>.npz` and, of the policy that the run is about, `decisions.json` in `out_dir`.
 
-    Where LightGBM forecasts, its optimiser is among the baselines.
+    Where LightGBM forecasts, its optimiser is among those who are walked.
     `opinions` are the desk's, at or before the rows; `weigh` is the manager's, fitted before them.
     """
     said = Desk(cube, opinions, weigh)
-    terms: dict[str, Any] = {"costs": costs, "fill": fill, "max_weight": max_weight, "initial_cash_usd": initial_cash_usd}
-    for each in walked_policies(cube, policy, tables, costs=costs, max_weight=max_weight):
+    for each in walked_policies(cube, policy, tables, terms):
         episode, decisions = engine.run(
-            each, cube, rows, **terms, forecasts_at=lambda t: forecasts_at(tables, cube.known_at[t]), opinions_at=said.at
+            each, cube, rows, terms, forecasts_at=lambda t: forecasts_at(tables, cube.known_at[t]), opinions_at=said.at
         )
-        np.savez_compressed(
-            Path(out_dir) / f"{each.name}.npz", symbols=np.array(episode.symbols), **{f: getattr(episode, f) for f in EPISODE_FIELDS},
-            targets=np.array([engine.as_weights(d, cube.symbols) for d in decisions]),
-        )  # fmt: skip
+        targets = np.array([engine.as_weights(d, cube.symbols, terms.account) for d in decisions])
+        write_episode(Path(out_dir) / f"{each.name}.npz", episode, targets=targets)
         if each is policy:
             _write_decisions(Path(out_dir) / "decisions.json", decisions)
 
 
-def walked_policies(
-    cube: Cube, learned: Policy | None, tables: Mapping[str, ForecastTable], *, costs: CostModel, max_weight: float
-) -> list[Policy]:  # fmt: skip
-    """Who is walked through a test block: the learned policy, the rules, and LightGBM's optimiser where it forecasts."""
-    walked = [*([learned] if learned else []), *baselines(cube, max_weight=max_weight)]
+def walked_policies(cube: Cube, policy: Policy | None, tables: Mapping[str, ForecastTable], terms: Terms) -> list[Policy]:
+    """Who is walked through a test block: the run's policy, the rules, and LightGBM's optimiser where it forecasts."""
+    walked = [*([policy] if policy else []), *baselines(cube, max_weight=terms.limits.max_weight)]
     if (strong := tables.get(STRONG)) is not None:
-        walked.append(forecast_optimiser(cube, strong, cost_per_side=costs.rate, max_weight=max_weight))
+        optimiser = forecast_optimiser(cube, strong, cost_per_side=terms.costs.rate, max_weight=terms.limits.max_weight)
+        walked += [optimiser] if policy is None or optimiser.name != policy.name else []
     return walked
 
 
@@ -73,11 +67,11 @@ class Desk:
         self._judged: dict[np.datetime64, tuple[Opinion | Abstention, ...]] = {}
 
     def at(self, row: int) -> tuple[Opinion | Abstention, ...]:
-        """Opinions of the last moment at or before the row, the manager's after the analysts'."""
-        position = int(np.searchsorted(self._moments, self._cube.known_at[row], side="right")) - 1
-        if position < 0:
-            return ()
-        moment = self._moments[position]
+        """Opinions of the last moment at or before the row, the manager's after the analysts', then those of the moment before it."""
+        last = int(np.searchsorted(self._moments, self._cube.known_at[row], side="right"))
+        return tuple(opinion for moment in self._moments[max(last - 2, 0) : last][::-1] for opinion in self._spoken(moment))
+
+    def _spoken(self, moment: np.datetime64) -> tuple[Opinion | Abstention, ...]:
         if moment not in self._judged:
             spoken = self._by_moment[moment]
             view = view_at(self._cube, self._cube.row(moment))
@@ -87,11 +81,6 @@ class Desk:
 
 def forecasts_at(tables: Mapping[str, ForecastTable], as_of: np.datetime64) -> dict[str, Forecast]:
     return {name: table.at(as_of) for name, table in tables.items()}
-
-
-def read_episode(path: Path) -> Episode:
-    with np.load(path) as saved:
-        return Episode(symbols=tuple(saved["symbols"].tolist()), policy=path.stem, **{f: saved[f] for f in EPISODE_FIELDS})
 
 
 def read_targets(path: Path) -> np.ndarray:

@@ -7,22 +7,22 @@ or on one state of the market.
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import replace
 
 import numpy as np
 
-from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.kernel import DELISTED, FILLABLE
 from rlaif_ray.execution.simulator import Accounts, Market, walk
+from rlaif_ray.execution.terms import Terms
 
 DELISTED_A_YEAR = 0.03  # share of the names that die in a year; about what the S&P 500 loses to failure and takeover together
 QUARTER, YEAR = 0.25, 1.0  # over which the market's volatility and its direction are looked back on
 ROUNDING = 1e-9  # sums of squares that differ by less are the same volatility
 
 
-def replay(market: Market, rows: slice, targets: np.ndarray, costs: CostModel, *, cash_usd: float = 1_000_000.0) -> np.ndarray:
-    """(T,) simple net return of each bar, of target weights (T,A) decided on `rows`, from cash."""
-    accounts = Accounts.of_cash(1, targets.shape[1], cash_usd)
-    return walk(market, accounts, rows, np.ascontiguousarray(targets), costs).net
+def replay(market: Market, rows: slice, targets: np.ndarray, terms: Terms) -> np.ndarray:
+    """(T,) simple net return of each bar, of target weights (T,A) decided on `rows`, from cash; what controls cut is cut already."""
+    accounts = Accounts.of_cash(1, targets.shape[1], terms.cash_usd)
+    return walk(market, accounts, rows, np.ascontiguousarray(targets), terms.costs, terms.account).net
 
 
 def late(held: np.ndarray) -> np.ndarray:
@@ -50,11 +50,11 @@ def with_delistings(market: Market, rows: slice, *, bars_per_year: float, seed: 
     assets = len(market.symbols)
     at = rows.start + 1 + rng.geometric(rate / bars_per_year, assets)
     dying = [a for a in np.argsort(at, kind="stable") if at[a] <= rows.stop][: assets - 2]
-    fillable, delisted = market.fillable.copy(), market.delisted.copy()
+    fillable, delisted = market.book[:, FILLABLE].copy(), market.book[:, DELISTED].copy()
     for a in dying:
-        delisted[at[a], a] = True
-        fillable[at[a] :, a] = False
-    return replace(market, fillable=fillable, delisted=delisted)
+        delisted[at[a], a] = 1.0
+        fillable[at[a] :, a] = 0.0
+    return market.with_planes({FILLABLE: fillable, DELISTED: delisted})
 
 
 def regimes(market_returns: np.ndarray, *, bars_per_year: float) -> np.ndarray:

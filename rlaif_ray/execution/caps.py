@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import float64, njit, types
 
 
 def effective_cap(cap: float, assets: int) -> float:
@@ -19,26 +20,47 @@ def apply_cap(weights: np.ndarray, cap: float) -> np.ndarray:
     """
     weights = np.asarray(weights, np.float64)
     cap = effective_cap(cap, weights.shape[-1])
-    if not (weights > cap).any():
+    if not (np.abs(weights) > cap).any():
         return weights
     rows = weights.reshape(-1, weights.shape[-1]).copy()
-    over = (rows > cap).any(axis=1)
-    rows[over] = _fill_up(rows[over], cap)
+    _cap_rows(rows, cap)
     return rows.reshape(weights.shape)
 
 
-def _fill_up(weights: np.ndarray, cap: float) -> np.ndarray:
-    """Water-filling: each round fixes the names above the cap and scales the others up to the same sum."""
-    total = weights.sum(axis=1)
-    capped = np.zeros(weights.shape, bool)
-    while True:
-        over = (weights > cap) & ~capped
-        if not over.any():
-            return weights
-        capped |= over
-        free = np.where(capped, 0.0, weights)
-        free_sum = free.sum(axis=1)
-        room = np.maximum(total - cap * capped.sum(axis=1), 0.0)
-        scale = np.divide(room, free_sum, out=np.zeros_like(room), where=free_sum > 0)
-        touched = over.any(axis=1, keepdims=True)
-        weights = np.where(touched, np.where(capped, cap, free * scale[:, None]), weights)
+@njit(float64(float64[::1], float64), cache=True, error_model="numpy", nogil=True)
+def cap_names(weights, cap):  # pragma: no cover
+    """No |w| of weights (A,) above the cap, in place, longs and shorts each by themselves. Returns the largest |w| that there was.
+
+    Water-filling: each round fixes the names at the cap and scales the others up to the same sum.
+    """
+    largest = 0.0
+    for w in weights:
+        largest = max(largest, abs(w))
+    if largest <= cap:
+        return largest
+    for side in (1.0, -1.0):
+        total = 0.0
+        for w in weights:
+            total += max(side * w, 0.0)
+        over = True
+        while over:
+            over, capped, free = False, 0, 0.0
+            for a in range(len(weights)):
+                if side * weights[a] >= cap:
+                    over = over or side * weights[a] > cap
+                    weights[a] = side * cap
+                    capped += 1
+                elif side * weights[a] > 0.0:
+                    free += side * weights[a]
+            if over and free > 0.0:
+                scale = max(total - cap * capped, 0.0) / free
+                for a in range(len(weights)):
+                    if 0.0 < side * weights[a] < cap:
+                        weights[a] *= scale
+    return largest
+
+
+@njit(types.void(float64[:, ::1], float64), cache=True)
+def _cap_rows(rows, cap):  # pragma: no cover
+    for n in range(len(rows)):
+        cap_names(rows[n], cap)

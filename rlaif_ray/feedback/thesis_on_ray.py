@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from rlaif_ray import ray_runtime, results
 from rlaif_ray.backtest.engine import concatenate
-from rlaif_ray.backtest.on_ray import EPISODE_FIELDS, read_episode
+from rlaif_ray.backtest.episodes import read_episode, write_episode
 from rlaif_ray.config import Config
 from rlaif_ray.config_thesis import Thesis
 from rlaif_ray.core import Cube, Episode, ModelRef, canonical_json, content_hash
@@ -25,17 +25,17 @@ from rlaif_ray.data.sources_on_ray import build as build_source
 from rlaif_ray.data.stages_on_ray import dataset_of
 from rlaif_ray.data.synthetic import SyntheticSource
 from rlaif_ray.errors import ConfigError
-from rlaif_ray.execution.caps import effective_cap
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.feedback.thesis_experiment import RFT, SFT, Exam, Ground, Study, ThesisFold, cut, examined, figures, learnt, paired, taught
 from rlaif_ray.feedback.thesis_market import PRICE_SUBSET, observed_features, plant_insider, sources_of, thesis_features
 from rlaif_ray.feedback.thesis_rewards import Rewards
 from rlaif_ray.feedback.thesis_schema import ThesisForm
-from rlaif_ray.feedback.thesis_trades import EQUAL, HOLD, TradeTerms, earned, equal, held, positions, traded
+from rlaif_ray.feedback.thesis_trades import EQUAL, HOLD, earned, equal, held, positions, traded
 from rlaif_ray.feedback.thesis_training import Rft, Sft
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import judged_rows
 from rlaif_ray.ledger import Trial, TrialLedger
-from rlaif_ray.plan import Terms, outcome_terms, vault_of
+from rlaif_ray.plan import outcome_terms, terms_of, vault_of
 from rlaif_ray.runs import Run, Stage, code_version, seed_for, write_atomically
 
 
@@ -50,13 +50,12 @@ def train_thesis(config: Config, run_dir: str | None = None, resume: str | None 
         ray_runtime.attach()
         dataset, ingested = dataset_of(run)
         cube = _cube(run.config, reading(dataset, study))
-        folds, terms = _folds(run.config, cube), Terms.of(run.config, cube)
-        trade = TradeTerms(terms.costs, terms.fill, terms.max_weight)
-        judged_by = outcome_terms(run.config, terms, dataset.sectors)
+        folds, terms = _folds(run.config, cube), terms_of(run.config, cube, dataset.sectors)
+        judged_by = outcome_terms(run.config, terms)
         seen = observed_features(thesis_features(cube, study.sources, study.form.features), study.form.features)
         run.settle()
-        stages = _all_folds(run, cube, folds, study, trade, judged_by)
-        result = _result(run.config, cube, dataset, ingested["quality"], folds, stages, study, trade, seen)
+        stages = _all_folds(run, cube, folds, study, terms, judged_by)
+        result = _result(run.config, cube, dataset, ingested["quality"], folds, stages, study, terms, seen)
         _keep(run, cube, dataset, folds, stages, study)
         ledger = TrialLedger(run.config.lake.uri)
         ledger.record(_trials(run.config, cube, dataset.data_version, folds, stages, study))  # first: who has seen the result has tried
@@ -107,18 +106,18 @@ def _folds(config: Config, cube: Cube) -> list[ThesisFold]:
 
 
 def _all_folds(
-    run: Run, cube: Cube, folds: Sequence[ThesisFold], study: Study, trade: TradeTerms, judged_by: OutcomeTerms
+    run: Run, cube: Cube, folds: Sequence[ThesisFold], study: Study, terms: Terms, judged_by: OutcomeTerms
 ) -> dict[str, Path]:  # fmt: skip
     """Committed folder of each fold, by name; what is committed is not done again."""
     config = run.config
-    stages = {f.name: run.stage(f"thesis/fold={f.name}", cube.id, f, study, trade, judged_by, config.seed) for f in folds}
+    stages = {f.name: run.stage(f"thesis/fold={f.name}", cube.id, f, study, terms, judged_by, config.seed) for f in folds}
     cube_ref = ray.put(cube)
     under_way: dict[Any, tuple[Stage, Path]] = {}
     for fold in folds:
         if not (stage := stages[fold.name]).done:
             out = stage.begin()
             seed = seed_for(config.seed, f"thesis/fold={fold.name}")
-            under_way[_fold_task.remote(cube_ref, fold, study, trade, judged_by, seed, str(out.resolve()))] = stage, out
+            under_way[_fold_task.remote(cube_ref, fold, study, terms, judged_by, seed, str(out.resolve()))] = stage, out
     try:
         for ref, (stage, out) in under_way.items():
             ray.get(ref)
@@ -136,25 +135,25 @@ def _nothing(out: Path) -> None:
 
 # Ray's stubs know positional parameters only.
 @ray.remote(num_cpus=1)  # pyright: ignore[reportCallIssue, reportArgumentType]
-def _fold_task(cube: Cube, fold: ThesisFold, study: Study, trade: TradeTerms, judged_by: OutcomeTerms, seed: int, out_dir: str) -> None:
+def _fold_task(cube: Cube, fold: ThesisFold, study: Study, terms: Terms, judged_by: OutcomeTerms, seed: int, out_dir: str) -> None:
     """Every arm of one fold, into `out_dir`: policy, what was tested, and the episodes."""
     torch.set_num_threads(1)
     out, ground = Path(out_dir), Ground.of(cube, study, judged_by)
     listed = cube.listed[fold.test]
-    _write_episode(out, held(cube, fold.test, trade))
-    _write_episode(out, traded(EQUAL, cube, fold.test, equal(listed), trade))
+    write_episode(out / f"{HOLD}.npz", held(cube, fold.test, terms))
+    write_episode(out / f"{EQUAL}.npz", traded(EQUAL, cube, fold.test, equal(listed), terms))
     for arm in study.arms:
         trained = taught(arm, ground, fold, seed=seed)
         trained.policy.save(out / arm)
         found = examined(trained.policy, ground, fold, seed=seed)
         found.save(out / f"{arm}.exam.npz")
         (out / f"{arm}.json").write_text(canonical_json(learnt(trained)))
-        _write_episode(out, traded(arm, cube, fold.test, positions(found.sides, listed, study.horizon_bars), trade))
+        write_episode(out / f"{arm}.npz", traded(arm, cube, fold.test, positions(found.sides, listed, study.horizon_bars), terms))
 
 
 def _result(
     config: Config, cube: Cube, dataset: Dataset, quality: Mapping[str, Any], folds: Sequence[ThesisFold], stages: Mapping[str, Path],
-    study: Study, trade: TradeTerms, seen: Sequence[str],
+    study: Study, terms: Terms, seen: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that the table shows, and what led to it."""
     blocks = {arm: [Exam.load(stages[f.name] / f"{arm}.exam.npz") for f in folds] for arm in study.arms}
@@ -167,10 +166,7 @@ def _result(
         "seed": config.seed, "config_hash": config.hash, "thesis": config.thesis.model_dump(mode="json"), "vault": vault.result,
         "data": results.data_result(cube, dataset, quality), "source": config.data.type,
         "features": {"seen": list(seen), "missing": [f for f in study.form.features if f not in seen], "subset": _subset(seen, study)},
-        "execution": {
-            "fill": trade.fill, "max_weight": effective_cap(trade.max_weight, len(cube.symbols)),
-            "costs_bps": config.execution.resolved_costs().model_dump(),
-        },
+        "execution": results.execution_result(terms, len(cube.symbols)),
         "arms": {name: {**(figures(blocks[name], study.horizon_bars) if name in blocks else {}), **said} for name, said in arms.items()},
         "rft_over_sft": paired(blocks[RFT], blocks[SFT], study.horizon_bars) if RFT in blocks else None,
         "test": {"from": _day(whole[HOLD].times[0]), "to": _day(whole[HOLD].times[-1]), "bars": len(whole[HOLD].times)},
@@ -179,7 +175,7 @@ def _result(
             for k, fold in enumerate(folds)
         ],
         "notes": vault.notes + results.notes(
-            cube, source=config.data.type, fill=trade.fill, analysts={}, max_weight=trade.max_weight, trained_until=None
+            cube, source=config.data.type, terms=terms, analysts={}, trained_until=None
         ),
     }  # fmt: skip
 
@@ -244,11 +240,6 @@ def _trials(
             for f, e, b in zip(folds, walked, even, strict=True)
         ]  # fmt: skip
     return trials
-
-
-def _write_episode(folder: Path, episode: Episode) -> None:
-    series = {f: getattr(episode, f) for f in EPISODE_FIELDS}
-    np.savez_compressed(folder / f"{episode.policy}.npz", symbols=np.array(episode.symbols), **series)
 
 
 def _day(moment: np.datetime64) -> str:

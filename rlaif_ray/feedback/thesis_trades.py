@@ -8,7 +8,6 @@ each bar. Whoever decided nothing on a name counts as a hold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,10 @@ from rlaif_ray.backtest.metrics import summary
 from rlaif_ray.backtest.significance import edge
 from rlaif_ray.core import Cube, Episode
 from rlaif_ray.execution.caps import apply_cap
-from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.execution.simulator import Accounts, Fill, Market, StepResult, step, walk
+from rlaif_ray.execution.simulator import Accounts, Market, StepResult, step, walk
+from rlaif_ray.execution.terms import Terms
 
 HOLD, EQUAL = "buy_and_hold", "equal_weight"
-
-
-@dataclass(frozen=True)
-class TradeTerms:
-    """On which every arm trades."""
-
-    costs: CostModel
-    fill: Fill
-    max_weight: float
 
 
 def positions(signs: np.ndarray, listed: np.ndarray, horizon_bars: int) -> np.ndarray:
@@ -55,21 +45,21 @@ def equal(listed: np.ndarray) -> np.ndarray:
     return listed / np.maximum(listed.sum(axis=1, keepdims=True), 1)
 
 
-def traded(name: str, cube: Cube, rows: slice, targets: np.ndarray, terms: TradeTerms) -> Episode:
+def traded(name: str, cube: Cube, rows: slice, targets: np.ndarray, terms: Terms) -> Episode:
     """The walk of target weights (R,A) decided on `rows`, from cash, each filled on the bar after it."""
-    market, accounts = Market.of(cube, terms.fill), Accounts.of_cash(1, len(cube.symbols), 1.0)
-    return _episode(name, cube, rows, walk(market, accounts, rows, apply_cap(targets, terms.max_weight), terms.costs))
+    market, accounts = Market.of(cube, terms.fill), Accounts.of_cash(1, len(cube.symbols), terms.cash_usd)
+    return _episode(name, cube, rows, walk(market, accounts, rows, apply_cap(targets, terms.limits.max_weight), terms.costs, terms.account))
 
 
-def held(cube: Cube, rows: slice, terms: TradeTerms) -> Episode:
+def held(cube: Cube, rows: slice, terms: Terms) -> Episode:
     """Equal weight over what is tradable on the first row, then no trade; what it drifts to is kept whatever the cap."""
-    market, accounts = Market.of(cube, terms.fill), Accounts.of_cash(1, len(cube.symbols), 1.0)
-    targets = apply_cap(equal((cube.tradable & cube.listed)[rows.start][None]), terms.max_weight)
+    market, accounts = Market.of(cube, terms.fill), Accounts.of_cash(1, len(cube.symbols), terms.cash_usd)
+    targets = apply_cap(equal((cube.tradable & cube.listed)[rows.start][None]), terms.limits.max_weight)
     bars = []
     for row in range(rows.start, rows.stop):
-        bars.append(step(market, accounts, np.array([row]), targets, terms.costs))
+        bars.append(step(market, accounts, np.array([row]), targets, terms.costs, terms.account))
         targets = accounts.weights(market, np.array([row + 1]))
-    result = StepResult(*(np.concatenate([getattr(bar, f) for bar in bars]) for f in ("gross", "cost", "turnover", "weights")))
+    result = StepResult.joined(bars)
     return _episode(HOLD, cube, rows, result)
 
 

@@ -13,7 +13,7 @@ from numba import boolean, float64, int64, njit, types
 
 from rlaif_ray.core import Cube
 from rlaif_ray.data.events import total_returns
-from rlaif_ray.execution.simulator import DELISTING_RECOVERY
+from rlaif_ray.execution.kernel import DELISTING_RECOVERY
 from rlaif_ray.feedback.scoring import EIGHTIES, NORMAL_EIGHTY, climatological, climatological_quantiles
 from rlaif_ray.labels import trailing_beta
 

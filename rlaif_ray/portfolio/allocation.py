@@ -82,8 +82,9 @@ def mean_variance(
         objective_function=ObjectiveFunction.MAXIMIZE_UTILITY, risk_aversion=risk_aversion / 2.0,
         prior_estimator=_Given(expected_A, covariance_AA), max_weights=effective_cap(max_weight, assets), target_weights=benchmark,
         budget=1.0 if fully_invested else None, min_budget=None if fully_invested else 0.0, max_budget=None if fully_invested else 1.0,
-        transaction_costs=cost_per_side / hold_bars, previous_weights=previous_A, scale_objective=SCALE,
+        transaction_costs=cost_per_side / hold_bars, previous_weights=np.round(previous_A, 12), scale_objective=SCALE,
     )  # fmt: skip
+    # Weights are rounded: a remainder of 1e-15 of a name is no position, and the solver chokes on its size.
     # skfolio wants returns beside the moments; only measures that this problem does not use would read them.
     return _clean(model.fit(np.zeros((1, assets))).weights_, sum_to_one=fully_invested)
 

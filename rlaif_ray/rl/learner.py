@@ -17,7 +17,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, QNetAPI, TargetNetworkAPI
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
-from rlaif_ray.rl.networks import EXTRA_FIELDS, Actor, Critic, noisy
+from rlaif_ray.rl.networks import Actor, Critic, layout_of, noisy
 
 LEARNED = ("critic_loss", "q", "alpha", "logp")  # what an update tells of itself
 
@@ -25,15 +25,14 @@ LEARNED = ("critic_loss", "q", "alpha", "logp")  # what an update tells of itsel
 class PortfolioSACModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
     """Shared per-asset actor and twin critics. Explores with the actor's own noise, uniformly for the first `random_steps`.
 
-    `model_config`: assets, fields, hidden, kappa, random_steps, input_noise.
+    `model_config`: fields, hidden, allowed, random_steps, input_noise.
     """
 
     def setup(self) -> None:
         c = self.model_config
-        self.shape = (-1, c["assets"], c["fields"] + EXTRA_FIELDS)
-        self.actor = Actor(self.shape[2], tuple(c["hidden"]))
+        self.actor = Actor(c["fields"], tuple(c["hidden"]))
         if not self.inference_only:
-            self.critics = torch.nn.ModuleList(Critic(self.shape[2], tuple(c["hidden"]), c["kappa"]) for _ in range(2))
+            self.critics = torch.nn.ModuleList(Critic(c["fields"], tuple(c["hidden"]), c["allowed"]) for _ in range(2))
 
     def make_target_networks(self) -> None:
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
@@ -53,17 +52,18 @@ class PortfolioSACModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI, QNet
 
     def _forward_inference(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         with torch.no_grad():
-            return {Columns.ACTIONS: self.actor.best(batch[Columns.OBS].view(self.shape))}
+            return {Columns.ACTIONS: self.actor.best(batch[Columns.OBS])}
 
     def _forward_exploration(self, batch: dict[str, Any], *, t: int = 0, **_: Any) -> dict[str, Any]:
-        obs = batch[Columns.OBS].view(self.shape)
+        obs = batch[Columns.OBS]
         if t < self.model_config["random_steps"]:
-            return {Columns.ACTIONS: torch.rand_like(obs[..., 0]) * 2.0 - 1.0}
+            return {Columns.ACTIONS: torch.rand(len(obs), layout_of(obs, self.actor.fields).assets) * 2.0 - 1.0}
         with torch.no_grad():
             return {Columns.ACTIONS: self.actor.sample(obs)[0]}
 
     def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        obs, next_obs = (noisy(batch[key].view(self.shape), self.model_config["input_noise"]) for key in (Columns.OBS, Columns.NEXT_OBS))
+        noise, fields = self.model_config["input_noise"], self.actor.fields
+        obs, next_obs = (noisy(batch[key], noise, fields) for key in (Columns.OBS, Columns.NEXT_OBS))
         with torch.no_grad():
             next_actions, next_logp = self.actor.sample(next_obs)
             target = self._lower(self.target_critics, next_obs, next_actions)
@@ -97,7 +97,8 @@ class PortfolioSACLearner(SACTorchLearner):
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]) -> torch.Tensor:
         log_alpha: Any = self.curr_log_alpha[module_id]
         alpha = log_alpha.detach().exp()
-        target = batch[Columns.REWARDS] + config.gamma * (fwd_out["next_q"] - alpha * fwd_out["next_logp"])
+        goes_on = 1.0 - batch[Columns.TERMINATEDS].float()
+        target = batch[Columns.REWARDS] + config.gamma * goes_on * (fwd_out["next_q"] - alpha * fwd_out["next_logp"])
         critic_loss = (fwd_out["q"] - target).square().mean(dim=1).sum()
         actor_loss = (alpha * fwd_out["logp"] - fwd_out["q_of_actor"]).mean()
         alpha_loss = -(log_alpha * (fwd_out["logp"].detach().mean() + self.target_entropy[module_id])).sum()

@@ -1,8 +1,9 @@
 """Permutation-equivariant actor and critics: one small relu net shared by all assets, its size free of their number.
 
-Layers mix each asset's own state with the mean state of the listed names (Deep Sets: Zaheer et al. 2017, eq. 4). The
-critic is a sum over assets of weight times a learned worth, which is the shape of the reward sum_i w_i r_i - costs; a flat
-MLP would have to find that shape from noise. Axes: B batch, A assets, D fields an asset sees (the last two: listed, held).
+Layers mix each asset's own state with the mean state of the listed names (Deep Sets: Zaheer et al. 2017, eq. 4); the account's
+own numbers are shown to every asset. The critic is a sum over assets of weight times a learned worth, which is the shape of
+the reward sum_i w_i r_i - costs; a flat MLP would have to find that shape from noise. Axes: B batch, A assets, D fields an asset
+sees, L = A (D+2) + P numbers of a flat observation (`observation.Layout`).
 """
 
 from __future__ import annotations
@@ -10,40 +11,32 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlaif_ray.execution.caps import apply_cap
+from rlaif_ray.rl.observation import OWN, PORTFOLIO, Layout
+from rlaif_ray.rl.projection import ActionSet
 
 LOG_STD = (-4.0, 0.5)
-EXTRA_FIELDS = 2  # listed flag and held weight close every asset's row of the observation
 
 
-def weights_of(actions: np.ndarray, listed: np.ndarray, kappa: float, max_weight: float) -> np.ndarray:
-    """Actions (N,A) in [-1,1] -> target weights (N,A) float64: a softmax over the listed names, capped. No name listed: all cash."""
-    scores = np.where(listed, kappa * np.asarray(actions, np.float64), -np.inf)
-    best = scores.max(axis=1, keepdims=True)
-    raised = np.exp(scores - np.where(np.isfinite(best), best, 0.0))
-    total = raised.sum(axis=1, keepdims=True)
-    return apply_cap(np.divide(raised, total, out=np.zeros_like(raised), where=total > 0), max_weight)
+def layout_of(obs: Tensor, fields: int) -> Layout:
+    """Of flat observations (B,L) of D fields, however many assets there are."""
+    return Layout((obs.shape[1] - len(PORTFOLIO)) // (fields + OWN), fields)
 
 
-def soft_weights(actions: Tensor, listed: Tensor, kappa: float) -> Tensor:
-    """The differentiable part of `weights_of`, (B,A): what the critic reasons about. The cap binds in the market only."""
-    return torch.softmax(kappa * actions + (listed - 1.0) * 1e9, dim=1) * listed
-
-
-def noisy(obs: Tensor, scale: float) -> Tensor:
-    """Gaussian noise on the fields of the observation, not on what is held or listed.
+def noisy(obs: Tensor, scale: float, fields: int) -> Tensor:
+    """Gaussian noise on the assets' fields of flat observations (B,L), not on what is held or listed, nor on the account's numbers.
 
     A few hundred bars are seen thousands of times each: without it the nets learn them by heart. Noise on the inputs is a
     penalty on slopes and curvature (Bishop 1995; as augmentation in RL: Laskin et al. 2020).
     """
     if not scale:
         return obs
-    noise = torch.randn_like(obs[..., :-EXTRA_FIELDS]) * scale
-    return torch.cat((obs[..., :-EXTRA_FIELDS] + noise, obs[..., -EXTRA_FIELDS:]), dim=-1)
+    out = obs.clone()
+    shown = layout_of(obs, fields).split(out)[0][..., :fields]
+    shown += torch.randn_like(shown) * scale
+    return out
 
 
 class AssetNet(nn.Module):
@@ -64,16 +57,25 @@ class AssetNet(nn.Module):
         return self.head(h)
 
 
+def _shown(obs: Tensor, fields: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat (B,L) -> what each asset sees (B,A,D+2+P), listed (B,A), held (B,A)."""
+    assets, account = layout_of(obs, fields).split(obs)
+    everything = torch.cat((assets, account.unsqueeze(1).expand(-1, assets.shape[1], -1)), dim=-1)
+    return everything, assets[..., -2], assets[..., -1]
+
+
 class Actor(nn.Module):
-    """Squashed Gaussian over per-asset scores (Haarnoja et al. 2018, appendix C)."""
+    """Squashed Gaussian over per-asset scores (Haarnoja et al. 2018, appendix C), of flat observations with D `fields` an asset."""
 
     def __init__(self, fields: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.net = AssetNet(fields, hidden, 2)
+        self.fields = fields
+        self.net = AssetNet(fields + OWN + len(PORTFOLIO), hidden, 2)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """obs (B,A,D) -> mean (B,A) before the tanh, log standard deviation (B,A)."""
-        mean, spread = self.net(obs, obs[..., -2]).unbind(-1)
+        """obs (B,L) -> mean (B,A) before the tanh, log standard deviation (B,A)."""
+        shown, listed, _ = _shown(obs, self.fields)
+        mean, spread = self.net(shown, listed).unbind(-1)
         low, high = LOG_STD
         return mean, low + 0.5 * (high - low) * (torch.tanh(spread) + 1.0)
 
@@ -85,7 +87,7 @@ class Actor(nn.Module):
         density = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
         # log(1 - tanh(x)^2), in the form that does not underflow
         density = density - 2.0 * (math.log(2.0) - raw - nn.functional.softplus(-2.0 * raw))
-        return torch.tanh(raw), (density * obs[..., -2]).sum(1)
+        return torch.tanh(raw), (density * _shown(obs, self.fields)[1]).sum(1)
 
     def best(self, obs: Tensor) -> Tensor:
         """The deterministic action (B,A)."""
@@ -93,19 +95,22 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Q(obs, action) = sum_i w_i u_i + mean_i v_i, with (u_i, v_i) from asset i's fields, target weight and trade, and the pool."""
+    """Q(obs, action) = sum_i w_i u_i + mean_i v_i, with (u_i, v_i) from asset i's fields, target weight and trade, and the pool.
 
-    def __init__(self, fields: int, hidden: tuple[int, ...], kappa: float) -> None:
+    The weights are those that the action asks for within the `allowed` set: what the market would trade.
+    """
+
+    def __init__(self, fields: int, hidden: tuple[int, ...], allowed: ActionSet) -> None:
         super().__init__()
-        self.kappa = kappa
-        self.net = AssetNet(fields + 2, hidden, 2)
+        self.fields, self.allowed = fields, allowed
+        self.net = AssetNet(fields + OWN + len(PORTFOLIO) + 2, hidden, 2)
 
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """obs (B,A,D), actions (B,A) -> (B,)."""
-        listed, held = obs[..., -2], obs[..., -1]
-        weights = soft_weights(actions, listed, self.kappa)
+        """obs (B,L), actions (B,A) -> (B,)."""
+        shown, listed, held = _shown(obs, self.fields)
+        weights = self.allowed.soft(actions, listed)
         names = listed.sum(1, keepdim=True).clamp(min=1.0)
         # in units of an equal share, so that the same net serves eight names and five hundred
         trade = torch.stack((weights * names, (weights - held).abs() * names), dim=-1)
-        worth, rest = self.net(torch.cat((obs, trade), dim=-1), listed).unbind(-1)
+        worth, rest = self.net(torch.cat((shown, trade), dim=-1), listed).unbind(-1)
         return (weights * worth).sum(1) + (rest * listed).sum(1) / names.squeeze(1)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from ray.rllib.algorithms.sac.sac import SAC, SACConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
@@ -28,7 +30,9 @@ from ray.tune.registry import register_env
 
 from rlaif_ray.rl.env import PortfolioVectorEnv, Track
 from rlaif_ray.rl.learner import LEARNED, PortfolioSACLearner, PortfolioSACModule
+from rlaif_ray.rl.projection import ActionSet
 from rlaif_ray.rl.replay import Ring
+from rlaif_ray.rl.rewards import PARTS, Reward
 
 FRAGMENT = 4  # steps of all paths between two calls to the learner
 
@@ -64,6 +68,7 @@ class PortfolioSAC(SAC):
         self.ring = Ring(config.ring_capacity, config.track().table, config.seed)
         self.updates = 0
         self.learned: dict[str, float] = {}
+        self.parts: dict[str, float] = {}  # of the reward, mean a bar of the last fragment
 
     def _setup_logdir(self) -> None:
         """Outside Tune RLlib leaves a folder in the user's home for each algorithm; ours goes when the algorithm does."""
@@ -88,6 +93,7 @@ class PortfolioSAC(SAC):
         episodes, results = sampled
         self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
         self.ring.add(episodes)
+        self.parts = _mean_parts(episodes)
         steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         if steps < self.config.num_steps_sampled_before_learning_starts:
             return
@@ -113,19 +119,25 @@ class PortfolioSAC(SAC):
         self.updates = state["updates"]
 
 
+def _mean_parts(episodes: Sequence[SingleAgentEpisode]) -> dict[str, float]:
+    """Mean a bar of each part of the reward, of the bars that these chunks hold."""
+    parts = [info["parts"] for episode in episodes for info in episode.get_infos()[1:]]
+    return dict(zip(PARTS, np.mean(parts, axis=0).tolist(), strict=True)) if parts else {}
+
+
 def configure(
-    track: Callable[[], Track], *, hidden: tuple[int, ...], batch: int, paths: int, updates_per_step: float, episode_bars: int,
-    warmup_steps: int, gamma: float, tau: float, actor_lr: float, critic_lr: float, alpha_lr: float, replay: int, kappa: float,
-    max_weight: float, reward_scale: float, risk_aversion: float, target_entropy: float, initial_alpha: float, input_noise: float,
-    seed: int, num_gpus: float = 0,
+    track: Callable[[], Track], *, allowed: ActionSet, reward: Reward, hidden: tuple[int, ...], batch: int, paths: int,
+    updates_per_step: float, episode_bars: int, warmup_steps: int, gamma: float, tau: float, actor_lr: float, critic_lr: float,
+    alpha_lr: float, replay: int, target_entropy: float, initial_alpha: float, input_noise: float, seed: int,
+    cost_range: tuple[float, float] = (1.0, 1.0), subset: float = 1.0, num_gpus: float = 0,
 ) -> PortfolioSACConfig:  # fmt: skip
     """The algorithm's config over `track()`. `target_entropy` is per asset, in nats."""
     assets, width = track().table.shape[1:]
 
     def make_env(_: Any) -> PortfolioVectorEnv:
         return PortfolioVectorEnv(
-            track(), paths=paths, episode_bars=episode_bars, kappa=kappa, max_weight=max_weight, reward_scale=reward_scale,
-            risk_aversion=risk_aversion, seed=seed,
+            track(), paths=paths, episode_bars=episode_bars, allowed=allowed, reward=reward, cost_range=cost_range, subset=subset,
+            seed=seed,
         )  # fmt: skip
 
     config = PortfolioSACConfig()
@@ -145,8 +157,7 @@ def configure(
         replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 1},
     )  # fmt: skip
     model = {
-        "assets": assets, "fields": width - 1, "hidden": hidden, "kappa": kappa, "random_steps": warmup_steps * paths,
-        "input_noise": input_noise,
+        "fields": width - 1, "hidden": hidden, "allowed": allowed, "random_steps": warmup_steps * paths, "input_noise": input_noise,
     }  # fmt: skip
     config.rl_module(model_config=model)
     config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)

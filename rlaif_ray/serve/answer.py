@@ -16,10 +16,11 @@ def symbol_prediction(symbol: str, view: MarketView, decision: Decision, headlin
     """One symbol's part of a decision; `headline` is the forecaster whose longest horizon stands above the others."""
     a = view.symbols.index(symbol)
     forecasts = {name: estimates(forecast, a) for name, forecast in view.forecasts.items()}
+    said = [o for o in view.opinions if o.symbol == symbol and o.as_of == view.opinions[0].as_of]  # not the word before
     return SymbolPrediction(
         symbol=symbol, target_weight=decision.weights.get(symbol, 0.0), held_weight=float(view.portfolio.weights[a]),
         expected_return=None if headline is None else forecasts[headline][-1],
-        forecasts=tuple(e for each in forecasts.values() for e in each), votes=votes([o for o in view.opinions if o.symbol == symbol]),
+        forecasts=tuple(e for each in forecasts.values() for e in each), votes=votes(said),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from rlaif_ray import agents, artefacts
 from rlaif_ray.agents.analysts import opinion_row, view_at
 from rlaif_ray.agents.debate import verdicts
 from rlaif_ray.artefacts import FoldModels
-from rlaif_ray.backtest.engine import decide
+from rlaif_ray.backtest.engine import controls_of, decide
 from rlaif_ray.config import Config
 from rlaif_ray.core import Abstention, Analyst, Cube, Forecast, MarketView, Opinion, Portfolio
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.errors import DataError, MissingDataError, did_you_mean
 from rlaif_ray.execution.simulator import Market
 from rlaif_ray.feedback.weighing import weigh_with
+from rlaif_ray.plan import terms_of
 from rlaif_ray.runs import Run, code_version
 from rlaif_ray.serve.answer import as_text, moment_of, symbol_prediction, version_of
 from rlaif_ray.serve.schemas import Health, Prediction
@@ -38,6 +40,8 @@ class Predictor:
     def __init__(self, config: Config, dataset: Dataset, cube: Cube, models: Sequence[FoldModels]) -> None:
         self.config, self.dataset, self.cube, self.models = config, dataset, cube, models
         self.desk: Sequence[Analyst] = agents.build(config.agents)
+        self._terms = replace(terms_of(config, cube, dataset.sectors), fill=models[0].fill)
+        self._controls = tuple(controls_of(cube, self._terms, m.first_row) for m in models)
         self._last = Market.of(cube, models[0].fill).last
         year = cube.known_at[-1 - min(len(cube.times) - 1, STALE_BARS + int(cube.bars_per_year)) :]
         # So much time as that many bars took at most in the last year, nights, weekends and holidays included.
@@ -72,7 +76,7 @@ class Predictor:
         models = self.models[fold]
         view = self.view(row, holdings)
         notes = self._notes(asked, row, models) + self._no_book(row, fold, holdings)
-        decision = decide(models.policy, view, max_weight=models.max_weight)
+        decision = decide(models.policy, view, self._controls[fold], self._terms.account)
         headline = next((n for n in reversed(self.config.forecast.models) if view.forecasts[n].target == "return"), None)
         return Prediction(
             as_of=moment_of(view.as_of), bar=moment_of(self.cube.times[row]), opinions_as_of=moment_of(view.opinions[0].as_of),
@@ -82,11 +86,15 @@ class Predictor:
             versions=tuple(map(version_of, models.refs)), config_hash=self.config.hash, data_version=self.dataset.data_version,
         )  # fmt: skip
 
-    def view(self, row: int, holdings: Mapping[str, float] | None = None) -> MarketView:
-        """What a policy sees at a row, through the models that serve it."""
+    def view(self, row: int, holdings: Mapping[str, float] | None = None, returns: np.ndarray | None = None) -> MarketView:
+        """What a policy sees at a row, through the models that serve it.
+
+        `returns` are the account's own net ones until then; None: the run's, whatever is held.
+        """
         fold = self._serving(row)
-        opinions = self._opinions(opinion_row(row, self.config.agents.every_bars), fold)
-        return MarketView(self.cube, row, self._portfolio(row, fold, holdings), self._forecasts(row, fold), opinions)
+        last = opinion_row(row, every := self.config.agents.every_bars)
+        opinions = self._opinions(last, fold) + (self._opinions(last - every, fold) if last >= every else ())
+        return MarketView(self.cube, row, self._portfolio(row, fold, holdings, returns), self._forecasts(row, fold), opinions)
 
     def health(self, run: str) -> Health:
         first, last = moment_of(self.models[0].serves_from), moment_of(self.cube.times[-1])
@@ -122,15 +130,16 @@ class Predictor:
         spoken = [opinion for analyst in self.desk for opinion in analyst.opine([view])]
         return (*spoken, *verdicts(view, spoken, weigh_with(self.models[fold].judge)))
 
-    def _portfolio(self, row: int, fold: int, holdings: Mapping[str, float] | None) -> Portfolio:
+    def _portfolio(self, row: int, fold: int, holdings: Mapping[str, float] | None, returns: np.ndarray | None) -> Portfolio:
         cash = self.config.execution.initial_cash_usd
         weights = self._run_held(row, fold) if holdings is None else np.array([holdings.get(s, 0.0) for s in self.cube.symbols])
         prices = self._last[row]
-        unpriced = [s for s, w, p in zip(self.cube.symbols, weights, prices, strict=True) if w > 0 and not p > 0]
+        unpriced = [s for s, w, p in zip(self.cube.symbols, weights, prices, strict=True) if w and not p > 0]
         if unpriced:
             raise DataError(f"holdings name {unpriced[0]!r}, which has no price at {as_text(self.cube.known_at[row])}; leave it out")
-        shares = np.divide(weights * cash, prices, out=np.zeros_like(prices), where=weights > 0)
-        return Portfolio(self.cube.known_at[row], self.cube.symbols, cash * (1.0 - weights.sum()), shares, prices)
+        shares = np.divide(weights * cash, prices, out=np.zeros_like(prices), where=weights != 0)
+        past = self._run_returned(row, fold) if returns is None else returns
+        return Portfolio(self.cube.known_at[row], self.cube.symbols, cash * (1.0 - weights.sum()), shares, prices, past)
 
     def _walked(self, fold: int) -> FoldModels:
         return self.models[fold] if len(self.models[fold].held) else self.models[max(fold - 1, 0)]
@@ -143,6 +152,12 @@ class Predictor:
         walked = self._walked(fold)
         bar = row - walked.first_row - 1
         return walked.held[bar] if 0 <= bar < len(walked.held) else np.zeros(len(self.cube.symbols))
+
+    def _run_returned(self, row: int, fold: int) -> np.ndarray:
+        """(k,) what the run's own portfolio returned until the close of the row, since it began."""
+        walked = self._walked(fold)
+        bars = row - walked.first_row
+        return walked.returns[:bars] if 0 <= bars <= len(walked.returns) else np.empty(0)
 
     def _no_book(self, row: int, fold: int, holdings: Mapping[str, float] | None) -> tuple[str, ...]:
         walked = self._walked(fold)

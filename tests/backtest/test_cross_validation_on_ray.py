@@ -17,6 +17,8 @@ from rlaif_ray.config import ForecastSection, Trees
 from rlaif_ray.core import Cube
 from rlaif_ray.errors import DataError
 from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.terms import Terms
+from rlaif_ray.portfolio.limits import Limits
 from tests.laws import random_cube
 
 ROWS = slice(20, 340)
@@ -46,8 +48,8 @@ def market() -> Cube:
 def paths(cube: Cube, rows: slice = ROWS, max_weight: float = 0.5) -> Paths:
     section = ForecastSection(horizons=(1, 4), levels=(0.1, 0.5, 0.9), trees=Trees(trees=10, min_rows=20))
     return cross_validate(
-        ray.put(cube), rows, section, n_groups=4, n_test_groups=2, embargo=2, costs=CostModel.of_bps(0.5, 1.0, 2.0), fill="next_open",
-        max_weight=max_weight, seed=3,
+        ray.put(cube), rows, section, n_groups=4, n_test_groups=2, embargo=2, seed=3,
+        terms=Terms(CostModel.of_bps(0.5, 1.0, 2.0), limits=Limits(max_weight=max_weight)),
     )  # fmt: skip
 
 

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from rlaif_ray.backtest.engine import as_weights, concatenate, decide, run
-from rlaif_ray.core import Cube, Decision, Forecast, MarketView, Opinion
+from rlaif_ray.core import Cube, Decision, Forecast, MarketView, Opinion, Portfolio
 from rlaif_ray.errors import DataError, ExecutionError, LookAheadError
 from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.simulator import LONG_ONLY
+from rlaif_ray.execution.terms import Terms
+from rlaif_ray.portfolio.limits import Controls, Limits
 from rlaif_ray.strategies import BuyAndHold, EqualWeight
 from tests.laws import assert_apply, random_cube
 from tests.markets import daily
@@ -31,7 +34,7 @@ class Scripted:
 
 
 def backtest(policy, cube: Cube, rows: slice, max_weight: float = 1.0, costs: CostModel = COSTS, **said):
-    return run(policy, cube, rows, costs=costs, fill="next_open", max_weight=max_weight, initial_cash_usd=1000.0, **said)
+    return run(policy, cube, rows, Terms(costs, limits=Limits(max_weight=max_weight), cash_usd=1000.0), **said)
 
 
 def test_two_bars_by_hand():
@@ -121,12 +124,14 @@ def test_other_wrong_decisions():
             return replace(super().decide(view), as_of=cube.known_at[3])
 
     with pytest.raises(ExecutionError, match="expected the view's own moment"):
-        decide(Late(np.full((4, 2), 0.5)), view, max_weight=1.0)
+        decide(Late(np.full((4, 2), 0.5)), view, Controls.of(cube, Limits(), {}), LONG_ONLY)
 
 
 def test_a_decision_is_what_the_cap_leaves_of_it():
     cube = daily(np.full((4, 3), 10.0))
-    decision = decide(Scripted(np.tile([0.6, 0.3, 0.1], (4, 1))), MarketView(cube, 0, None), max_weight=0.5)  # type: ignore[arg-type]
+    holds = Portfolio(cube.known_at[0], cube.symbols, 1.0, np.zeros(3), np.full(3, 10.0))
+    controls = Controls.of(cube, Limits(max_weight=0.5), {})
+    decision = decide(Scripted(np.tile([0.6, 0.3, 0.1], (4, 1))), MarketView(cube, 0, holds), controls, LONG_ONLY)
     assert decision.weights == pytest.approx({"A": 0.5, "B": 0.375, "C": 0.125})
     assert decision.reason == "as written"
 

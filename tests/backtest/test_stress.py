@@ -7,25 +7,28 @@ import numpy as np
 from rlaif_ray.backtest.engine import run
 from rlaif_ray.backtest.stress import among, late, regimes, replay, with_delistings
 from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.kernel import DELISTED, FILLABLE
 from rlaif_ray.execution.simulator import Accounts, Market, walk
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.strategies import BuyAndHold, EqualWeight
 from tests.laws import random_cube
 
 COSTS = CostModel.of_bps(0.5, 1.0, 2.0)
+TERMS = Terms(COSTS)
 
 
 def test_a_replay_on_the_same_terms_is_the_episode() -> None:
     cube, rows = random_cube(np.random.default_rng(1), rows=120, assets=5), slice(20, 119)
-    episode, decisions = run(EqualWeight(), cube, rows, costs=COSTS, fill="next_open", max_weight=1.0)
+    episode, decisions = run(EqualWeight(), cube, rows, TERMS)
     targets = np.array([[d.weights[s] for s in cube.symbols] for d in decisions])
-    assert np.array_equal(replay(Market.of(cube, "next_open"), rows, targets, COSTS), episode.returns)
+    assert np.array_equal(replay(Market.of(cube, "next_open"), rows, targets, TERMS), episode.returns)
 
 
 def test_dearer_trades_leave_less() -> None:
     cube, rows = random_cube(np.random.default_rng(2), rows=200, assets=4), slice(0, 199)
     targets = np.random.default_rng(0).dirichlet(np.ones(4), 199)
     market = Market.of(cube, "next_open")
-    grown = [np.log1p(replay(market, rows, targets, CostModel(slippage=bps / 1e4))).sum() for bps in (0, 5, 25, 50)]
+    grown = [np.log1p(replay(market, rows, targets, Terms(CostModel(slippage=bps / 1e4)))).sum() for bps in (0, 5, 25, 50)]
     assert grown == sorted(grown, reverse=True) and grown[0] > grown[-1]
 
 
@@ -38,7 +41,7 @@ def test_who_buys_once_and_holds_still_trades_once_when_late() -> None:
     cube, rows = random_cube(np.random.default_rng(4), rows=120, assets=5), slice(20, 119)
     cube.prices[...] = np.nan_to_num(cube.prices, nan=10.0)
     cube.tradable[...], cube.delisted[...], cube.splits[...], cube.dividends[...] = True, False, 1.0, 0.0
-    episode, _ = run(BuyAndHold(), cube, rows, costs=COSTS, fill="next_open", max_weight=1.0)
+    episode, _ = run(BuyAndHold(), cube, rows, TERMS)
     market = Market.of(cube, "next_open")
     moved = walk(market, Accounts.of_cash(1, 5, 1.0), rows, late(episode.weights), COSTS)
     assert (episode.turnover[1:] < 1e-9).all()
@@ -60,13 +63,15 @@ def test_the_dead_pay_what_the_simulator_pays_and_are_not_bought_again() -> None
     flat.tradable[...], flat.delisted[...] = True, False
     market, rows = Market.of(flat, "next_open"), slice(0, 59)
     stressed = with_delistings(market, rows, bars_per_year=252, seed=0, rate=252.0 / 2)  # each bar is the last for half of them
-    assert stressed.delisted.sum() == 2 and stressed.delisted.any(axis=0).sum() == 2
-    returns = replay(stressed, rows, np.full((59, 4), 0.25), CostModel())
+    gone = stressed.book[:, DELISTED] > 0
+    assert gone.sum() == 2 and gone.any(axis=0).sum() == 2
+    returns = replay(stressed, rows, np.full((59, 4), 0.25), Terms())
     # Each takes 30% of a quarter with it, of what equity was then; at flat prices nothing else moves.
-    deaths = len(np.unique(np.argwhere(stressed.delisted)[:, 0]))
+    deaths = len(np.unique(np.argwhere(gone)[:, 0]))
     assert np.isclose(np.prod(1 + returns), (1 - 0.075) ** 2 if deaths == 2 else 1 - 0.15, rtol=1e-12)
-    assert not stressed.fillable[-1, stressed.delisted.any(axis=0)].any()
-    assert np.array_equal(with_delistings(market, rows, bars_per_year=252, seed=0, rate=126.0).delisted, stressed.delisted)
+    assert not stressed.book[-1, FILLABLE, gone.any(axis=0)].any()
+    again = with_delistings(market, rows, bars_per_year=252, seed=0, rate=126.0)
+    assert np.array_equal(again.book, stressed.book)
 
 
 def test_regimes_by_hand_and_blind_to_what_comes() -> None:

@@ -12,7 +12,7 @@ from rlaif_ray.core import Panel
 from rlaif_ray.data.clean import clean
 from rlaif_ray.data.synthetic import INFORMATION_COEFFICIENT, LATE_BARS, SyntheticSource, Truth
 from rlaif_ray.errors import DataError, MissingDataError
-from tests.oracle import MAX_WEIGHT, RESEARCH, OraclePolicy, market_cube
+from tests.oracle import TERMS, OraclePolicy, market_cube
 
 PRICES = ("open", "high", "low", "close")
 
@@ -47,7 +47,7 @@ def moves(bars: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def net_sharpe(seed: int) -> float:
     source = SyntheticSource(30, 5000, seed=seed)
     cube = market_cube(source)
-    episode, _ = run(OraclePolicy(source.oracle()), cube, slice(0, 4999), costs=RESEARCH, fill="next_open", max_weight=MAX_WEIGHT)
+    episode, _ = run(OraclePolicy(source.oracle()), cube, slice(0, 4999), TERMS)
     return float(episode.returns.mean() / episode.returns.std() * np.sqrt(cube.bars_per_year))
 
 
@@ -389,7 +389,7 @@ def test_oracle_decides_the_same_in_bulk_and_one_by_one() -> None:
         name, decide = policy.name, policy.decide
 
     episodes = [
-        run(p, cube, slice(100, 200), costs=RESEARCH, fill="next_open", max_weight=MAX_WEIGHT)[0] for p in (policy, OneByOne())
+        run(p, cube, slice(100, 200), TERMS)[0] for p in (policy, OneByOne())
     ]  # fmt: skip
     np.testing.assert_allclose(episodes[0].returns, episodes[1].returns, atol=1e-12)
 

@@ -1,31 +1,22 @@
-"""The kernel by hand, against plain Python, and by its laws."""
+"""The kernel by hand: fills, splits, dividends, halts, delistings of a long-only account; what it refuses; what it shows of itself."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rlaif_ray.core import CLOSE, OPEN, Cube
-from rlaif_ray.errors import ConfigError, DataError, ExecutionError
+from rlaif_ray.core import CLOSE
+from rlaif_ray.errors import DataError, ExecutionError
+from rlaif_ray.execution.account import AccountRules
 from rlaif_ray.execution.costs import CostModel
-from rlaif_ray.execution.simulator import Accounts, Fill, Market, StepResult, step, sweep, walk
-from tests.laws import random_cube
-from tests.markets import daily, reference_step
+from rlaif_ray.execution.kernel import ADV, LAST, SIGMA
+from rlaif_ray.execution.simulator import Accounts, Market, step, sweep, walk
+from tests.markets import daily, one_bar, random_weights, stormy
 
 FREE = CostModel()
 ONE_PERCENT = CostModel(commission=0.002, half_spread=0.003, slippage=0.005)
-
-
-def one_bar(
-    cube: Cube, cash: float, shares: Sequence[float], target: Sequence[float], costs: CostModel = FREE, row: int = 0,
-    fill: Fill = "next_open",
-) -> tuple[Accounts, StepResult]:  # fmt: skip
-    accounts = Accounts(np.array([cash], np.float64), np.array([shares], np.float64))
-    return accounts, step(Market.of(cube, fill), accounts, np.array([row]), np.array([target], np.float64), costs)
 
 
 def test_one_buy_with_costs():
@@ -124,30 +115,54 @@ def test_weight_on_a_name_that_never_traded_stays_in_cash():
     assert accounts.shares[0].tolist() == [50, 0]
 
 
-@pytest.mark.parametrize("target", [[np.nan, 0.5], [-0.1, 0.5], [0.6, 0.5], [np.inf, 0.0]])
+# --- what is refused --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [[np.nan, 0.5], [-0.1, 0.5], [0.6, 0.5], [np.inf, 0.0], [np.inf, -np.inf], [-1e-6, 0.0]])
 def test_bad_targets_are_refused_and_nothing_moves(target):
     accounts = Accounts.of_cash(2, 2, 1000.0)
     market = Market.of(daily(np.full((3, 2), 10.0)), "next_open")
-    with pytest.raises(ExecutionError, match="target weights of entry 1 at row 0"):
+    with pytest.raises(ExecutionError, match=r"target weights of entry 1 at row 0 .* expected numbers >= 0 that add up to at most 1"):
         step(market, accounts, np.array([0, 0]), np.array([[0.5, 0.5], target]), FREE)
     assert accounts.cash.tolist() == [1000, 1000]
     assert not accounts.shares.any()
+
+
+@pytest.mark.parametrize("target", [[np.nan, 0.5], [0.6, 0.5], [-0.6, -0.5], [1.5, -0.6], [-1.2, 0.9], [np.inf, -np.inf]])
+def test_bad_targets_of_an_account_that_may_be_short_are_refused(target):
+    with pytest.raises(ExecutionError, match=r"target weights of entry 0 at row 0 .*-1 to 1.*at most 2 without signs"):
+        one_bar(daily(np.full((2, 2), 10.0)), 1000, [0, 0], target, long_short=True)
+
+
+def test_targets_at_the_corners_are_not_refused():
+    cube = daily(np.full((2, 2), 10.0))
+    for target in ([1.5, -0.5], [-1.5, 0.5], [1.0, -1.0], [1.0, 0.0], [0.0, -1.0]):
+        accounts, _ = one_bar(cube, 1000, [0, 0], target, long_short=True)
+        assert accounts.shares[0] * 10 == pytest.approx([1000 * w for w in target])
+    one_bar(cube, 1000, [0, 0], [0.3, 0.7 + 1e-12])  # what rounding adds
 
 
 @pytest.mark.parametrize("row", [-1, 2])
 def test_rows_need_a_next_bar(row):
     with pytest.raises(ExecutionError, match="outside 0 to 1"):
         one_bar(daily([10, 10, 10]), 1000, [0], [0.5], row=row)
+    with pytest.raises(ExecutionError, match="outside 0 to 1"):
+        walk(Market.of(daily([10, 10, 10]), "next_open"), Accounts.of_cash(1, 1, 1.0), slice(row, row + 1), np.zeros((1, 1)), FREE)
 
 
-def test_accounts_without_money_and_wrong_shapes_are_refused():
-    for cash, shares in ((0, [0]), (-1, [10]), (10, [-0.1]), (np.nan, [0])):
-        with pytest.raises(ExecutionError, match="positive equity"):
+def test_accounts_that_cannot_be_and_wrong_shapes_are_refused():
+    for cash, shares in ((-1, [10]), (10, [-0.1]), (np.nan, [0]), (np.inf, [0]), (10, [np.nan]), (10, [np.inf])):
+        with pytest.raises(ExecutionError, match=r"path 0 holds .* expected .*none below 0"):
             one_bar(daily([10, 10]), cash, shares, [0.5])
+    for cash, shares in ((np.nan, [0]), (np.inf, [0]), (10, [np.nan]), (10, [-np.inf])):
+        with pytest.raises(ExecutionError, match="path 0 holds"):
+            one_bar(daily([10, 10]), cash, shares, [0.5], long_short=True)
     with pytest.raises(ExecutionError, match="float64"):
         Accounts(np.array([1]), np.array([[1]]))
     with pytest.raises(ExecutionError, match="do not fit"):
         one_bar(daily([10, 10]), 10, [0, 0], [0.5, 0.5])
+    with pytest.raises(ExecutionError, match="one path"):
+        walk(Market.of(daily([10, 10]), "next_open"), Accounts.of_cash(2, 1, 1.0), slice(0, 1), np.zeros((1, 1)), FREE)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +175,9 @@ def test_accounts_without_money_and_wrong_shapes_are_refused():
         ({"closes": [10, np.nan], "tradable": [1, 1]}, "tradable bar without a close"),
         ({"splits": [1, 0]}, "split ratio"),
         ({"dividends": [0, np.nan]}, "dividend"),
+        ({"dividends": [0, -1]}, "dividend"),
+        ({"volumes": [1e6, -1]}, "volume"),
+        ({"volumes": [1e6, np.inf]}, "volume"),
     ],
 )
 def test_a_market_refuses_impossible_prices(change, says):
@@ -167,123 +185,76 @@ def test_a_market_refuses_impossible_prices(change, says):
         Market.of(daily(**{"closes": [10, 10], "opens": [10, 10]} | change), "next_open")
 
 
-def test_costs():
-    assert CostModel.of_bps(0.5, 1.0, 2.0).rate == pytest.approx(0.00035)
-    for bad in (-1e-4, np.nan, np.inf, 1.0):
-        with pytest.raises(ConfigError):
-            CostModel(commission=bad)
+@pytest.mark.parametrize("volumes", [0.0, np.nan])
+def test_impact_and_participation_need_a_source_with_volumes(volumes):
+    cube = daily([10, 10], volumes=volumes)
+    for knob in ("impact", "temporary", "permanent"):
+        with pytest.raises(DataError, match=rf"volumes.*{knob}"):
+            one_bar(cube, 1000, [0], [0.5], CostModel(**{knob: 0.1}))
+    with pytest.raises(DataError, match=r"volumes.*participation"):
+        one_bar(cube, 1000, [0], [0.5], participation=0.1)
+    accounts, _ = one_bar(cube, 1000, [0], [0.5], ONE_PERCENT)  # nothing else does
+    assert accounts.shares[0, 0] == 50
 
 
-def lively(seed: int, rows: int = 120, assets: int = 6) -> Cube:
-    """A random market with all events, a name that lists late, and halts without any price."""
-    rng = np.random.default_rng(seed)
-    cube = random_cube(rng, rows, assets, 0)
-    prices, tradable = cube.prices.copy(), cube.tradable.copy()
-    prices[: rows // 4, 0], tradable[: rows // 4, 0] = np.nan, False
-    silent = rng.random((rows, assets)) < 0.03
-    prices[silent], tradable[silent] = np.nan, False
-    return replace(cube, prices=prices, tradable=tradable)
-
-
-def random_targets(rng: np.random.Generator, n: int, assets: int) -> np.ndarray:
-    """Fully invested, partly invested and concentrated ones."""
-    return rng.dirichlet(np.full(assets, 0.3), n) * rng.choice([1.0, 1.0, 0.6, 0.0], (n, 1))
-
-
-@pytest.mark.parametrize("fill", ["next_open", "next_close"])
-def test_the_kernel_equals_plain_python(fill):
-    rng = np.random.default_rng(7)
-    for seed in range(4):
-        cube, paths = lively(seed), 5
-        market, accounts = Market.of(cube, fill), Accounts.of_cash(paths, 6, 1e6)
-        plain: list[tuple[float, list[float]]] = [(1e6, [0.0] * 6) for _ in range(paths)]
-        for t in range(len(cube.times) - 1):
-            targets = random_targets(rng, paths, 6)
-            result = step(market, accounts, np.full(paths, t), targets, ONE_PERCENT)
-            for n, (cash, shares) in enumerate(plain):
-                expected = reference_step(cube, fill, t, cash, shares, targets[n].tolist(), ONE_PERCENT.rate)
-                plain[n] = (expected["cash"], expected["shares"])
-                assert accounts.cash[n] == pytest.approx(expected["cash"], abs=1e-6)
-                assert accounts.equity(market, np.full(paths, t + 1))[n] == pytest.approx(expected["equity"], abs=1e-6)
-                assert accounts.shares[n] == pytest.approx(expected["shares"], rel=1e-9, abs=1e-12)
-                for name in ("net", "cost", "turnover"):
-                    assert getattr(result, name)[n] == pytest.approx(expected[name], abs=1e-12)
-                assert result.weights[n] == pytest.approx(expected["weights"], abs=1e-12)
-
-
-def test_cash_is_conserved():
-    """Equity changes by price moves, dividends and delistings less costs, over 200,000 random steps."""
-    rng = np.random.default_rng(1)
-    cube, paths, largest = lively(11, rows=1001, assets=8), 200, 0.0
-    market, accounts = Market.of(cube, "next_open"), Accounts.of_cash(200, 8, 1e6)
-    for t in range(1000):
-        before, equity = accounts.shares.copy(), accounts.equity(market, np.full(paths, t))
-        result = step(market, accounts, np.full(paths, t), random_targets(rng, paths, 8), ONE_PERCENT)
-        split, dividend, gone = cube.splits[t + 1], cube.dividends[t + 1], cube.delisted[t + 1]
-        old, new = np.nan_to_num(market.last[t]) / split, np.nan_to_num(market.last[t + 1])
-        at_fill = np.where(market.fillable[t + 1], cube.prices[t + 1, :, OPEN], new)
-        moved = before * split * (at_fill - old) + accounts.shares * (new - at_fill)
-        earned = np.where(gone, -0.3 * before * split * old, moved) + before * split * dividend
-        after = accounts.equity(market, np.full(paths, t + 1))
-        largest = max(largest, np.abs(after - equity - earned.sum(axis=1) + result.cost * equity).max())
-        assert np.allclose(after, equity * (1 + result.gross - result.cost), rtol=1e-13, atol=0)
-        assert (accounts.cash >= 0).all()
-        assert (accounts.shares >= 0).all()
-        assert (result.cost >= 0).all()
-        assert (result.weights >= 0).all()
-        assert (result.weights.sum(axis=1) <= 1 + 1e-12).all()
-        assert np.allclose(accounts.weights(market, np.full(paths, t + 1)), result.weights, rtol=0, atol=1e-12)
-    assert largest < 1e-6
-
-
-def test_many_paths_equal_one_and_a_walk_equals_steps():
-    rng, cube = np.random.default_rng(3), lively(5)
-    market, targets = Market.of(cube, "next_open"), random_targets(rng, 100, 6)
-    alone, among = Accounts.of_cash(1, 6, 1e6), Accounts.of_cash(4, 6, 1e6)
-    walked = Accounts.of_cash(1, 6, 1e6)
-    whole = walk(market, walked, slice(10, 110), targets, ONE_PERCENT)
-    for k in range(100):
-        single = step(market, alone, np.array([10 + k]), targets[k : k + 1], ONE_PERCENT)
-        others = np.concatenate([random_targets(rng, 3, 6), targets[k : k + 1]])
-        many = step(market, among, np.array([k, 2, 5, 10 + k]), others, ONE_PERCENT)
-        for name in ("gross", "cost", "turnover", "weights"):
-            assert np.array_equal(getattr(single, name)[0], getattr(many, name)[3])
-            assert np.array_equal(getattr(single, name)[0], getattr(whole, name)[k])
-    assert np.array_equal(alone.shares, walked.shares)
-    assert alone.cash == walked.cash == among.cash[3]
-    with pytest.raises(ExecutionError, match="one path"):
-        walk(market, among, slice(0, 1), targets[:1], FREE)
+# --- what the kernel shows of itself ---------------------------------------------------------------------------------------------
 
 
 def test_a_sweep_equals_walks_one_by_one():
     rng = np.random.default_rng(11)
-    cube = random_cube(rng, 20, 3)
-    market, rows, targets = Market.of(cube, "next_open"), slice(2, 18), rng.dirichlet(np.ones(4), (5, 16))[:, :, :3]
-    swept = sweep(market, rows, iter(targets), ONE_PERCENT)
-    alone = [walk(market, Accounts.of_cash(1, 3, 1.0), rows, weights, ONE_PERCENT).net for weights in targets]
+    market, rows, account = Market.of(stormy(rng, 20, 3), "next_open"), slice(2, 18), AccountRules(cash_interest=0.05)
+    targets = np.stack([random_weights(rng, 16, 3, False) for _ in range(5)])
+    swept = sweep(market, rows, iter(targets), ONE_PERCENT, account)
+    alone = [walk(market, Accounts.of_cash(1, 3, 1.0), rows, weights, ONE_PERCENT, account).net for weights in targets]
     assert np.array_equal(swept, alone)
     with pytest.raises(ExecutionError, match="entry 3"):
         sweep(market, rows, [np.where(np.arange(16)[:, None] == 3, 2.0, targets[0])], FREE)
 
 
-def test_a_market_that_comes_out_of_an_object_store_is_read_only_and_works():
-    market = pickle.loads(pickle.dumps(Market.of(lively(2), "next_open")))
-    targets = np.full((1, 6), 1 / 6)
-    for array in (*market.arrays, targets):
-        array.setflags(write=False)
-    step(market, Accounts.of_cash(1, 6, 1e6), np.array([3]), targets, FREE)
-
-
 def test_later_bars_do_not_change_a_step():
-    cube, t = lively(9), 60
+    cube, t = stormy(np.random.default_rng(9), rows=60, wildness=0.3), 30
     later = cube.prices.copy()
     later[t + 2 :] *= 1.5
     for row, same in ((t, True), (t + 1, False)):
-        results = [one_bar(c, 1e6, [1.0] * 6, [0.1] * 6, row=row)[1] for c in (cube, replace(cube, prices=later))]
+        results = [one_bar(c, 1e6, [1.0] * 4, [0.2] * 4, row=row)[1] for c in (cube, replace(cube, prices=later))]
         assert (results[0].net == results[1].net).all() == same
-    portfolio = Market.of(cube, "next_open").portfolio(Accounts.of_cash(1, 6, 5.0), 0, t)
+
+
+def test_what_a_policy_sees_of_its_account():
+    cube, t = stormy(np.random.default_rng(9), rows=60), 40
+    market, accounts = Market.of(cube, "next_open"), Accounts.of_cash(2, 4, 5.0)
+    portfolio = market.portfolio(accounts, 1, t)
     assert portfolio.cash_usd == portfolio.equity_usd == 5.0
     assert portfolio.as_of == cube.known_at[t]
+    assert portfolio.returns.shape == (0,)
     known = np.isfinite(cube.prices[t, :, CLOSE])
+    assert known.any()
     assert np.array_equal(portfolio.prices[known], cube.prices[t, known, CLOSE])
 
+    accounts.factor[1], accounts.shares[1] = 1.1, 2.0
+    seen = market.portfolio(accounts, 1, t, np.array([0.01, -0.02]))
+    assert seen.returns.tolist() == [0.01, -0.02]
+    assert seen.prices[known] == pytest.approx(1.1 * cube.prices[t, known, CLOSE])  # at the prices that its own trades have made
+    assert seen.equity_usd == pytest.approx(accounts.equity(market, np.array([t, t]))[1])
+    assert seen.weights == pytest.approx(accounts.weights(market, np.array([t, t]))[1])
+
+
+def test_volume_and_volatility_of_a_bar_by_hand():
+    # a split 2 for 1 at row 2: 100 and 300 old shares are 200 and 600 new ones, and no return is made by it
+    book = Market.of(daily([10, 11, 5.5], volumes=[100, 300, 400], splits=[1, 1, 2]), "next_open").book
+    assert book[:, ADV, 0].tolist() == [100, 200, (200 + 600 + 400) / 3]
+    # returns 10% and 0%: their mean is 5%, each is 5% from it, and the sum of squares is shared by one
+    assert book[:, SIGMA, 0] == pytest.approx([0.02, 0.02, np.sqrt(2 * 0.05**2)])
+    # a dividend of 1 is return
+    book = Market.of(daily([10, 11, 10], dividends=[0, 0, 1]), "next_open").book
+    assert book[2, SIGMA, 0] == pytest.approx(np.sqrt(2 * 0.05**2))
+    # the 21st bar forgets the first
+    book = Market.of(daily(np.full(21, 10.0), volumes=[2e6] + [1e6] * 20), "next_open").book
+    assert book[19, ADV, 0] == 1.05e6
+    assert book[20, ADV, 0] == 1e6
+
+
+def test_the_last_close_is_carried_over_halts_and_splits():
+    market = Market.of(daily([np.nan, 100, np.nan, 52], splits=[1, 1, 2, 1]), "next_open")
+    assert market.book[:, LAST, 0].tolist() == [0, 100, 50, 52]
+    assert np.array_equal(market.last[:, 0], [np.nan, 100, 50, 52], equal_nan=True)

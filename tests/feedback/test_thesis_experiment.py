@@ -16,6 +16,7 @@ from rlaif_ray.data.asof import build_cube
 from rlaif_ray.data.synthetic import SyntheticSource
 from rlaif_ray.errors import DataError
 from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.feedback.thesis_experiment import (
     RFT,
     SFT,
@@ -34,16 +35,17 @@ from rlaif_ray.feedback.thesis_experiment import (
 )
 from rlaif_ray.feedback.thesis_market import plant_insider
 from rlaif_ray.feedback.thesis_on_ray import study_of
-from rlaif_ray.feedback.thesis_trades import TradeTerms, earned, equal, held, positions, traded
+from rlaif_ray.feedback.thesis_trades import earned, equal, held, positions, traded
 from rlaif_ray.feedback.thesis_training import begin, fit_sft, teacher_loss
 from rlaif_ray.feedback.yardstick import OutcomeTerms
+from rlaif_ray.portfolio.limits import Limits
 from rlaif_ray.strategies import BuyAndHold, EqualWeight
 from tests.desk import desk_cube
 from tests.laws import assert_fit
 from tests.test_configs import ROOT
 
 COSTS = CostModel.of_bps(0.5, 1.0, 2.0)
-TERMS, TRADE = OutcomeTerms(COSTS.rate), TradeTerms(COSTS, "next_open", 1.0)
+TERMS, TRADE = OutcomeTerms(COSTS.rate), Terms(COSTS)
 CUBE = desk_cube(3, rows=420)
 FOLD = ThesisFold("0", slice(60, 240), slice(251, 300), slice(311, 380))
 
@@ -124,13 +126,12 @@ def test_to_hold_everything_is_equal_weight():
 
 @pytest.mark.parametrize("cap", [1.0, 0.3])
 def test_holding_and_equal_weight_are_what_the_strategies_do(cap):
-    terms: dict[str, Any] = {"costs": COSTS, "fill": "next_open", "max_weight": cap, "initial_cash_usd": 1.0}
-    ours = replace(TRADE, max_weight=cap)
-    even, _ = engine.run(EqualWeight(), CUBE, FOLD.test, **terms)
-    np.testing.assert_allclose(traded("equal_weight", CUBE, FOLD.test, equal(CUBE.listed[FOLD.test]), ours).returns, even.returns)
+    terms = replace(TRADE, limits=Limits(max_weight=cap))
+    even, _ = engine.run(EqualWeight(), CUBE, FOLD.test, terms)
+    np.testing.assert_allclose(traded("equal_weight", CUBE, FOLD.test, equal(CUBE.listed[FOLD.test]), terms).returns, even.returns)
     if cap == 1.0:
-        hold, _ = engine.run(BuyAndHold(), CUBE, FOLD.test, **terms)
-        np.testing.assert_allclose(held(CUBE, FOLD.test, ours).returns, hold.returns, atol=1e-12)
+        hold, _ = engine.run(BuyAndHold(), CUBE, FOLD.test, terms)
+        np.testing.assert_allclose(held(CUBE, FOLD.test, terms).returns, hold.returns, atol=1e-12)
 
 
 def test_what_was_tested_survives_the_disk_and_is_judged_by_date(tmp_path):

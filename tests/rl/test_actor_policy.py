@@ -10,26 +10,28 @@ from rlaif_ray.backtest import engine
 from rlaif_ray.core import Cube
 from rlaif_ray.errors import CheckpointError
 from rlaif_ray.execution.costs import CostModel
+from rlaif_ray.execution.terms import Terms
 from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.rl.env import Track, excess
 from rlaif_ray.rl.networks import Actor
 from rlaif_ray.rl.observation import Recipe
+from rlaif_ray.rl.projection import ActionSet
 from rlaif_ray.strategies import EqualWeight
 from tests.laws import assert_apply, random_cube
 
 COSTS = CostModel.of_bps(0.5, 1.0, 2.0)
-ROWS = slice(60, 100)
+TERMS, ROWS = Terms(COSTS), slice(60, 100)
 
 
 def policy(cube: Cube, members: int = 1, max_weight: float = 0.5) -> ActorPolicy:
     recipe = Recipe.fit(cube, {}, None, features=cube.feature_names, sees=("features",), block_a=slice(0, 30), train_rows=slice(30, 60))
     torch.manual_seed(0)
-    actors = [Actor(len(recipe.names) + 2, (8, 8)) for _ in range(members)]
-    return ActorPolicy(recipe, actors, hidden=(8, 8), kappa=4.0, max_weight=max_weight)
+    actors = [Actor(len(recipe.names), (8, 8)) for _ in range(members)]
+    return ActorPolicy(recipe, actors, hidden=(8, 8), allowed=ActionSet(max_weight))
 
 
 def walk(p: ActorPolicy, cube: Cube):
-    return engine.run(p, cube, ROWS, costs=COSTS, fill="next_open", max_weight=0.5)
+    return engine.run(p, cube, ROWS, TERMS)
 
 
 def test_saved_and_loaded_decides_the_same(tmp_path: Path) -> None:
@@ -45,10 +47,11 @@ def test_backtest_is_the_environments_episode() -> None:
     cube = random_cube(np.random.default_rng(1), 120, 5)
     p = policy(cube)
     episode, _ = walk(p, cube)
-    equal, _ = engine.run(EqualWeight(), cube, ROWS, costs=COSTS, fill="next_open", max_weight=1.0)
-    track = Track.of(cube, p.recipe.bulk(cube, {}, None, slice(60, 101)), slice(60, 101), fill="next_open", costs=COSTS)
+    equal, _ = engine.run(EqualWeight(), cube, ROWS, TERMS)
+    fields = p.recipe.bulk(cube, {}, None, slice(60, 101))
+    track = Track.of(cube, fields, slice(60, 101), fill="next_open", costs=COSTS, memory=p.recipe.memory)
     with torch.no_grad():
-        walked = excess(track, lambda obs: p.actors[0].best(torch.from_numpy(obs)).numpy(), kappa=4.0, max_weight=0.5)
+        walked = excess(track, lambda obs: p.actors[0].best(torch.from_numpy(obs)).numpy(), allowed=ActionSet(0.5))
     # what is held comes by two float64 sums, which can round to neighbouring float32 inputs
     np.testing.assert_allclose(walked, np.log1p(episode.returns) - np.log1p(equal.returns), atol=1e-6)
 
@@ -56,7 +59,7 @@ def test_backtest_is_the_environments_episode() -> None:
 def test_members_vote_by_mean() -> None:
     cube = random_cube(np.random.default_rng(2), 120, 5)
     both = policy(cube, members=2)
-    alone = [ActorPolicy(both.recipe, [a], hidden=(8, 8), kappa=4.0, max_weight=0.5) for a in both.actors]
+    alone = [ActorPolicy(both.recipe, [a], hidden=(8, 8), allowed=ActionSet(0.5)) for a in both.actors]
     first = [walk(p, cube)[1][0].weights for p in (both, *alone)]
     for symbol in cube.symbols:
         assert first[0][symbol] == pytest.approx((first[1][symbol] + first[2][symbol]) / 2)
@@ -100,7 +103,7 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
 
 def test_weights_that_are_not_finite_are_refused() -> None:
     p = policy(random_cube(np.random.default_rng(0), 120, 5))
-    broken = Actor(len(p.recipe.names) + 2, (8, 8))
+    broken = Actor(len(p.recipe.names), (8, 8))
     torch.nn.init.constant_(broken.net.head.bias, float("nan"))
     with pytest.raises(CheckpointError, match=r"actor 0 has weights that are not finite.*rl\.actor_lr"):
-        ActorPolicy(p.recipe, [broken], hidden=(8, 8), kappa=4.0, max_weight=0.5)
+        ActorPolicy(p.recipe, [broken], hidden=(8, 8), allowed=ActionSet(0.5))

@@ -10,13 +10,15 @@ import numpy as np
 from rlaif_ray.core import Cube
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.rl.env import Track
+from rlaif_ray.rl.projection import ActionSet
+from rlaif_ray.rl.rewards import Reward
 from tests.markets import daily
 
 COSTS = CostModel.of_bps(0.5, 1.0, 2.0)
 SMALL: dict[str, Any] = {
     "hidden": (32, 32), "batch": 64, "paths": 16, "updates_per_step": 2.0, "episode_bars": 30, "warmup_steps": 20, "gamma": 0.5,
-    "tau": 0.01, "actor_lr": 1e-3, "critic_lr": 1e-3, "alpha_lr": 1e-3, "replay": 50_000, "kappa": 2.0, "max_weight": 0.5,
-    "reward_scale": 100.0, "risk_aversion": 20.0, "target_entropy": -1.0, "initial_alpha": 0.02, "input_noise": 0.5,
+    "tau": 0.01, "actor_lr": 1e-3, "critic_lr": 1e-3, "alpha_lr": 1e-3, "replay": 50_000, "target_entropy": -1.0, "initial_alpha": 0.02,
+    "input_noise": 0.5, "allowed": ActionSet(0.5), "reward": Reward("excess_utility", scale=100.0, risk_aversion=20.0),
 }  # fmt: skip
 
 

@@ -15,10 +15,10 @@ import pytest
 from rlaif_ray import cli
 from rlaif_ray.agents.debate import MANAGER
 from rlaif_ray.artefacts import FoldModels
-from rlaif_ray.backtest.on_ray import read_decisions, read_episode
+from rlaif_ray.backtest.episodes import read_episode
+from rlaif_ray.backtest.on_ray import read_decisions
 from rlaif_ray.core import Abstention, Cube, Decision, Episode, Forecaster, ForecastTable, MarketView, Opinion
 from rlaif_ray.errors import CheckpointError, DataError, MissingDataError
-from rlaif_ray.rl.actor_policy import ActorPolicy
 from rlaif_ray.serve.answer import moment_of
 from rlaif_ray.serve.predictor import Predictor
 from rlaif_ray.serve.schemas import Prediction
@@ -37,7 +37,7 @@ def weights(said: Prediction) -> np.ndarray:
 
 def walked(run: Path, fold: str) -> tuple[list[Decision], Episode]:
     (folder,) = (run / "stages" / "backtest" / f"fold={fold}").iterdir()
-    return read_decisions(folder / "decisions.json"), read_episode(folder / f"{ActorPolicy.name}.npz")
+    return read_decisions(folder / "decisions.json"), read_episode(folder / "direct.npz")
 
 
 def with_models(predictor: Predictor, fold: FoldModels) -> Predictor:
@@ -60,7 +60,7 @@ def test_an_answer_at_a_decision_bar_is_the_decision_that_the_backtest_traded(
         for k in np.linspace(0, len(decisions) - 1, min(SAMPLE, len(decisions)), dtype=int):
             holdings = dict(zip(symbols, held[k].tolist(), strict=True)) if holdings_from == "request" else None
             said = predictor.predict(symbols, as_of=at(predictor, models.first_row + k), holdings=holdings)
-            assert said.holdings_from == holdings_from and said.model == f"sac, fold {models.fold}"
+            assert said.holdings_from == holdings_from and said.model == f"direct, fold {models.fold}"
             np.testing.assert_allclose(weights(said), [decisions[k].weights[s] for s in symbols], rtol=0, atol=1e-9)
 
 
@@ -154,9 +154,9 @@ def test_the_model_is_the_last_that_serves_by_then(predictor: Predictor) -> None
     for row in range(predictor.models[0].first_row, len(predictor.cube.times), 13):
         by_then = [m for m in predictor.models if m.serves_from <= predictor.cube.known_at[row]][-1]
         said = predictor.predict(predictor.cube.symbols[:1], as_of=at(predictor, row))
-        assert said.model == ("sac, live" if by_then.fold == "live" else f"sac, fold {by_then.fold}")
+        assert said.model == ("direct, live" if by_then.fold == "live" else f"direct, fold {by_then.fold}")
         assert {v.fit_end for v in said.versions} == {moment_of(np.datetime64(r.fit_end)) for r in by_then.refs}
-    assert predictor.predict(predictor.cube.symbols[:1]).model == "sac, live"
+    assert predictor.predict(predictor.cube.symbols[:1]).model == "direct, live"
 
 
 def test_between_bars_the_last_known_one_is_decided_on(predictor: Predictor) -> None:

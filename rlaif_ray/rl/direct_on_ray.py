@@ -1,0 +1,173 @@
+"""Direct policies on Ray: members shared out under Ray Train, knobs swept under Ray Tune.
+
+Tracks travel once, through the object store. A worker that dies takes its group down; the group begins again and comes to the
+same weights, since nothing but the seeds decides them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+import ray.train
+import torch
+from ray import tune
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
+from ray.train.torch import TorchTrainer
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.basic_variant import BasicVariantGenerator
+from safetensors.numpy import load_file, save_file
+
+from rlaif_ray.config_rl import RL, Direct
+from rlaif_ray.errors import ConfigError, ModelError, RlaifError, did_you_mean
+from rlaif_ray.rl.course import Course
+from rlaif_ray.rl.direct_policy import DirectPolicy, network_of
+from rlaif_ray.rl.direct_training import CHECKS, fit_network
+from rlaif_ray.runs import seed_for
+
+_TRIES = 2  # times that a group which lost a worker begins again
+_PATIENCE, _KEPT = 3, 3  # checks that every trial is given; from then on one in so many goes on at each rung
+OBJECTIVE = "validation_log_excess"
+
+
+class Sweep(NamedTuple):
+    """What came of a sweep: the best knobs, and all trials from the best to the worst."""
+
+    best: dict[str, Any]
+    trials: list[dict[str, Any]]  # {"knobs", "validation_log_excess", "checks"}
+
+
+def train_direct(
+    course: Course, *, section: RL, seed: int, out_dir: str | Path, workers: int | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """Train `section.members` networks, each by itself, and save their mean as a `DirectPolicy` in `out_dir`.
+
+    Parameters
+    ----------
+    workers : processes of one CPU each that share the members out; not a bit depends on how many. Default: one a member, as far
+        as the cluster has CPUs; 0 is this process (Ray Train's local mode).
+    out_dir : on a file system that all nodes see; `train/` in it is used, and gone at the end.
+
+    Returns
+    -------
+    {"fields": names, "members": [{"seed", "kept_step", "curve": [{"step", "train_utility", "validation_utility",
+    "validation_log_excess", "validation_turnover"}]}]}
+
+    Call it from the driver or from a task that holds no CPU: the workers need theirs. Raises what the training raises.
+    """
+    if workers is None:
+        workers = max(1, min(section.members, int(ray.cluster_resources().get("CPU", 1))))
+    scratch = Path(out_dir).absolute() / "train"
+    shutil.rmtree(scratch, ignore_errors=True)  # what an earlier, broken attempt left: nothing is resumed
+    trainer = TorchTrainer(
+        _train_members,
+        train_loop_config={"course": ray.put(course), "section": section, "seed": seed, "out": scratch / "out"},
+        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(
+            name="direct", storage_path=str(scratch), failure_config=FailureConfig(max_failures=_TRIES),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )  # fmt: skip
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        raise _cause(error) from error
+    except TrainingFailedError as error:
+        raise ModelError(f"training of the direct policy failed: {error}") from error
+    folders = sorted((scratch / "out").iterdir())
+    fields, shape = course.recipe.names, {"hidden": section.direct.hidden, "heads": section.direct.heads}
+    networks = [network_of(load_file(folder / "network.safetensors"), len(fields), **shape) for folder in folders]
+    members = [json.loads((folder / "member.json").read_text()) for folder in folders]
+    DirectPolicy(course.recipe, networks, **shape, allowed=course.allowed, sectors=course.sectors).save(out_dir)
+    shutil.rmtree(scratch)
+    return {"fields": list(fields), "members": members}
+
+
+def _train_members(config: dict[str, Any]) -> None:
+    """On each training worker: every `workers`-th member, each kept in a folder of its own."""
+    torch.set_num_threads(1)
+    place = ray.train.get_context()
+    course: Any = ray.get(config["course"])
+    section: RL = config["section"]
+    for member in range(place.get_world_rank(), section.members, place.get_world_size()):
+        seed = seed_for(config["seed"], f"member={member}", bits=31)
+        trained = fit_network(course.train, course.validation, allowed=course.allowed, **section.direct.model_dump(), seed=seed)
+        folder = config["out"] / f"member={member:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(trained.state, folder / "network.safetensors")
+        (folder / "member.json").write_text(json.dumps({"seed": seed, "kept_step": trained.kept_step, "curve": trained.curve}))
+    ray.train.report({"members": section.members})
+
+
+def sweep(
+    course: Course, space: Mapping[str, Sequence[Any]], *, section: Direct, trials: int, seed: int, storage: str | Path,
+    stop_early: bool = True,
+) -> Sweep:  # fmt: skip
+    """Try knobs of `section` drawn from `space`, one network a trial, all with one seed; the validation rows alone tell which are best.
+
+    A trial is worth the log return over equal weight on validation of the weights that it keeps, which means the same whatever
+    its risk aversion and penalties are. The best of many is flattered by having been chosen: it is no result, and every trial counts
+    as one where results are judged.
+
+    Parameters
+    ----------
+    space : values to choose from, by knob; knobs that are not in it stay as they are.
+    storage : a folder that all nodes see; `sweep/` in it is used, and gone at the end.
+    stop_early : trials that do badly are stopped (ASHA: Li et al. 2020); which ones also depends on who came first. Off, the same
+        seed gives the same table.
+
+    Raises `ConfigError` for a knob that there is not, and `ModelError` where no trial came to an end.
+    """
+    for knob in space:
+        if knob not in Direct.model_fields:
+            raise ConfigError(f"the sweep is over {knob!r}; expected knobs of rl.direct.{did_you_mean(knob, Direct.model_fields)}")
+    scratch = Path(storage).absolute() / "sweep"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scheduler = ASHAScheduler(max_t=CHECKS, grace_period=_PATIENCE, reduction_factor=_KEPT) if stop_early else None
+    trial = tune.with_parameters(_try, course=course, section=section, seed=seed)
+    tuner = tune.Tuner(
+        tune.with_resources(trial, {"CPU": 1}),
+        param_space={knob: tune.choice(list(values)) for knob, values in space.items()},
+        tune_config=tune.TuneConfig(
+            metric=OBJECTIVE, mode="max", num_samples=trials, scheduler=scheduler, search_alg=BasicVariantGenerator(random_state=seed)
+        ),
+        run_config=tune.RunConfig(name="direct", storage_path=str(scratch), verbose=0),
+    )  # fmt: skip
+    grid = tuner.fit()
+    results = [grid[k] for k in range(len(grid))]
+    ended = [r for r in results if r.error is None and r.metrics]
+    if not ended:
+        raise ModelError(f"none of {trials} trials came to an end; the first failed with {results[0].error}")
+    table: list[dict[str, Any]] = []
+    for result in ended:
+        told: dict[str, Any] = dict(result.metrics or {})
+        table.append({"knobs": result.config, OBJECTIVE: told[OBJECTIVE], "checks": told["training_iteration"]})
+    table.sort(key=lambda row: -row[OBJECTIVE])
+    shutil.rmtree(scratch)
+    return Sweep(section.model_dump() | table[0]["knobs"], table)
+
+
+def _try(knobs: dict[str, Any], *, course: Course, section: Direct, seed: int) -> None:
+    """One trial; after each check it reports what the weights that it would keep are worth."""
+    torch.set_num_threads(1)
+    best: list[dict[str, float]] = []
+
+    def told(point: dict[str, float]) -> None:
+        if not best or point["validation_utility"] >= best[-1]["validation_utility"]:
+            best.append(point)
+        tune.report({OBJECTIVE: best[-1][OBJECTIVE]})
+
+    fit_network(course.train, course.validation, allowed=course.allowed, **section.model_dump() | knobs, seed=seed, told=told)
+
+
+def _cause(error: WorkerGroupError) -> RlaifError:
+    """What the worker itself raised on purpose, where it did: that is the line that the user must read."""
+    for failure in error.worker_failures.values():
+        raised = getattr(failure, "_base_exc", failure)  # Ray Train wraps it, to carry its traceback
+        if isinstance(raised, RlaifError):
+            return raised
+    return ModelError(f"training of the direct policy failed on {len(error.worker_failures)} worker(s): {error}")
