@@ -176,6 +176,9 @@ class Backtest(Section):
     """open: test in the vault alone, once a configuration; broken: once more, and stamped (--open-vault, --break-vault)."""
 
 
+_NO_RESULT: dict[str, Any] = {"lake": True, "facts": True, "text": True, "sweep": True}  # sections that can change none
+
+
 class Config(Section):
     seed: int = 0
     """Root seed of everything that is random; each use derives its own by name."""
@@ -198,7 +201,7 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """Of everything that can change a result on given test blocks; where the lake lies cannot, nor that the vault is open."""
-        return content_hash(self.model_dump(mode="json", exclude={"lake": True, "facts": True, "text": True, "sweep": True, "backtest": {"vault"}}))
+        return content_hash(self.model_dump(mode="json", exclude={**_NO_RESULT, "backtest": {"vault"}}))
 
     @property
     def dataset(self) -> str:
@@ -208,7 +211,7 @@ class Config(Section):
     @property
     def family(self) -> str:
         """The hash without the seed and without where the vault begins: what may open it once."""
-        chance = {"lake": True, "facts": True, "text": True, "sweep": True, "seed": True, "backtest": {"vault", "vault_from"}}
+        chance = {**_NO_RESULT, "seed": True, "backtest": {"vault", "vault_from"}}
         return content_hash(self.model_dump(mode="json", exclude=chance))
 
 
@@ -216,7 +219,7 @@ SCALES: dict[str, dict[str, Any]] = {
     "smoke": {
         "data": {"n_symbols": 8, "n_bars": 1500},
         "forecast": {"ttm": {"context": 64, "steps": 200, "refit_steps": 50}},
-        "rl": {"direct": {"steps": 300}, "sac": {"hidden": [64, 64], "batch": 128, "updates": 2000, "paths": 16}},
+        "rl": {"sac": {"hidden": [64, 64], "batch": 128, "updates": 2000, "paths": 16}},
         "backtest": {"folds": 2},
     },
     "laptop": {
@@ -230,7 +233,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "forecast": {"horizons": [1, 5, 20], "ttm": {"context": 512, "steps": 20000, "refit_steps": 5000, "batch": 1024}},
         "agents": {"every_bars": 1},
         "rl": {
-            "members": 5, "direct": {"hidden": [128, 128], "steps": 20_000, "paths": 1024},
+            "members": 5, "direct": {"paths": 256},
             "sac": {"hidden": [256, 256], "batch": 256, "updates": 200_000, "paths": 256, "replay": 1_000_000},
         },
         "backtest": {"folds": "yearly"},

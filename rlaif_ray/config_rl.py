@@ -15,17 +15,17 @@ Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 class Direct(Section):
     """Policy gradient through the differentiable market."""
 
-    hidden: Widths = (64, 64)
+    hidden: Widths = (32,)
     """Widths of the encoder that all assets share."""
     heads: int = Field(default=2, ge=1)
     """Of the attention over the other assets; they divide the last width."""
-    steps: int = Field(default=1500, ge=1)
-    """Optimiser steps: the budget."""
-    paths: int = Field(default=64, ge=1)
+    steps: int = Field(default=100, ge=1)
+    """Optimiser steps: the budget. Some years of daily bars are learnt by heart within a few hundred."""
+    paths: int = Field(default=32, ge=1)
     """Paths through the market at once, each from a random row and holding."""
-    horizon_bars: int = Field(default=16, ge=1)
+    horizon_bars: int = Field(default=8, ge=1)
     """Bars that a gradient reaches back through."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     """AdamW."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """AdamW."""
@@ -46,8 +46,8 @@ class Sweep(Section):
     """Draws from the space."""
     space: dict[str, list[Any]] = Field(
         default={
-            "learning_rate": [1e-3, 3e-3], "horizon_bars": [8, 16, 32], "input_noise": [0.5, 1.0, 2.0], "weight_decay": [1e-2, 1e-1],
-            "turnover": [0.0, 5e-4, 2e-3], "risk_aversion": [5.0, 20.0], "hidden": [[32, 32], [64, 64]],
+            "learning_rate": [1e-3, 3e-3, 1e-2], "horizon_bars": [4, 8, 16], "steps": [50, 100, 200], "input_noise": [0.5, 1.0, 2.0],
+            "weight_decay": [1e-2, 1e-1], "turnover": [0.0, 5e-4, 2e-3], "risk_aversion": [5.0, 20.0], "hidden": [[16], [32], [32, 32]],
         }
     )  # fmt: skip
     """Values to choose from, by knob of rl.direct."""

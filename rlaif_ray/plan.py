@@ -28,6 +28,7 @@ from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Cycle, Fold, cycles, judged_rows, walk_forward
 from rlaif_ray.forecast.on_ray import check_context
 from rlaif_ray.portfolio.limits import Limits
+from rlaif_ray.rl.direct_training import HORIZON
 from rlaif_ray.rl.env import check_room
 from rlaif_ray.vault import Vault
 
@@ -75,6 +76,9 @@ def observed(config: Config, cube: Cube) -> tuple[str, ...]:
 def cut_folds(config: Config, cube: Cube) -> list[Fold]:
     """The folds, each long enough for what every stage will ask of it: told here, not after the stages before have worked."""
     metric(config.feedback.metric)
+    if config.rl.policy == "lightgbm_optimiser" and "lightgbm" not in config.forecast.models:
+        seen = ", ".join(config.forecast.models)
+        raise ConfigError(f"--rl.policy is lightgbm_optimiser and --forecast.models are {seen}; add lightgbm, or choose another policy")
     section, vault = config.backtest, vault_of(config, cube)
     cut: dict[str, Any] = {
         "test_fraction": section.test_fraction, "horizon": max(*config.forecast.horizons, config.agents.horizon_bars),
@@ -102,7 +106,7 @@ def _episode(section: RL) -> tuple[int, str]:
     """Bars in a row that the run's learner needs, and the knob that says so."""
     match section.policy:
         case "direct":
-            return section.direct.horizon_bars, "rl.direct.horizon_bars"
+            return section.direct.horizon_bars, HORIZON
         case "sac":
             return section.sac.episode_bars, "rl.sac.episode_bars"
     return 1, "rl.policy"

@@ -26,7 +26,7 @@ WORLD = {
 }  # fmt: skip
 WORLD_FOLDERS = {"data", "execution", "ops"}
 RLLIB = {f"rl.{name}" for name in ("td3", "sac", "replay", "learner", "rollout", "batched_members")}
-ON_RAY = {"ray_runtime", "plan", "pipeline", "validate", "improve", "improve_contest", "sweep", "ops.telemetry"} | RLLIB
+ON_RAY = {"ray_runtime", "plan", "pipeline", "validate", "improve", "improve_contest", "sweep", "training_on_ray", "ops.telemetry"} | RLLIB
 DOORS = {"cli", "cli_features", "cli_feedback", "cli_lake", "cli_thesis"}
 
 LIBRARIES = {

@@ -113,8 +113,9 @@ def recipe(cube: Cube, fold: Fold, said: np.ndarray | None) -> Recipe:
         tables["memoriser"] = ForecastTable(
             cube.known_at[fold.train_rows], "return", cube.symbols, (H,), (0.1, 0.5, 0.9), quantiles, "memoriser"
         )
-    blocks = {"block_a": fold.block_a, "train_rows": fold.train_rows}
-    return Recipe.fit(cube, tables, None, features=cube.feature_names, sees=("features", "forecasts"), **blocks)
+    return Recipe.fit(
+        cube, tables, None, features=cube.feature_names, sees=("features", "forecasts"), block_a=fold.block_a, train_rows=fold.train_rows
+    )  # fmt: skip
 
 
 def test_a_memorising_forecaster_adds_nothing_to_what_the_policy_sees(cube: Cube, fold: Fold) -> None:

@@ -28,7 +28,9 @@ from rlaif_ray.runs import committed
 from tests.laws import random_cube
 from tests.tiny import TINY, arguments, knobs
 
-QUICK = {"forecast__models": "[naive, ewma_volatility]", "rl__direct__steps": "10", "data__n_symbols": "4"}  # no trainer to start
+QUICK = {  # no trainer to start
+    "forecast__models": "[naive, ewma_volatility]", "rl__policy": "sac", "rl__sac__updates": "10", "data__n_symbols": "4"
+}  # fmt: skip
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -205,6 +207,8 @@ def test_a_failed_fold_ends_the_folds_beside_it(ray_session: None, tmp_path: Pat
     [
         ({"forecast.ttm.context": "400"}, "lower --forecast.ttm.context"), ({"forecast.trees.held_out": "0.95"}, "lightgbm needs 525"),
         ({"rl.sac.episode_bars": "5000", "rl.policy": "sac"}, "--rl.sac.episode_bars is 5000"),
+        ({"rl.direct.horizon_bars": "5000", "rl.policy": "direct"}, "--rl.direct.horizon_bars is 5000"),
+        ({"rl.policy": "lightgbm_optimiser", "forecast.models": "[naive]"}, "add lightgbm"),
     ],
 )  # fmt: skip
 def test_what_a_later_stage_could_not_do_is_told_with_the_folds(knob: dict[str, str], says: str) -> None:

@@ -6,28 +6,22 @@ comes to the same weights, since nothing but the seeds decides them.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import ray
 import ray.train
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchTrainer, prepare_model
+from ray.train.torch import prepare_model
 
 from rlaif_ray.core import OpinionTable
-from rlaif_ray.errors import ModelError, RlaifError
 from rlaif_ray.feedback.preferences import PairTable
 from rlaif_ray.feedback.reward_model import RewardModel, Settings
+from rlaif_ray.training_on_ray import trained
 
 if TYPE_CHECKING:  # transformers is imported where texts are read
     from rlaif_ray.feedback.opinion_texts import TextPairs
     from rlaif_ray.feedback.text_reward import TextRewardModel, TextSettings
-
-_TRIES = 2  # times that a group which lost a worker begins again
 
 
 def fit_ensemble(
@@ -47,7 +41,7 @@ def fit_ensemble(
     """
     workers = min(workers, settings.members)
     config = {"data": ray.put((context, opinions, pairs)), "settings": settings}
-    with _trained(_fit_members, config, workers, storage, "the reward model") as found:
+    with trained(_fit_members, config, workers, storage, "the reward model") as found:
         return RewardModel.joined([RewardModel.load(folder) for folder in sorted(found.iterdir())])
 
 
@@ -74,7 +68,7 @@ def fit_text_reward(
     if trainer == "trl":
         check_trl(settings, workers)
     config = {"data": ray.put(pairs), "settings": settings, "trainer": trainer}
-    with _trained(_fit_texts, config, workers, storage, "the text reward model") as found:
+    with trained(_fit_texts, config, workers, storage, "the text reward model") as found:
         model = TextRewardModel.load(found)
     model.settings = settings  # whose path stays, unlike that of the folder
     return model
@@ -111,36 +105,3 @@ def _place() -> tuple[int, int]:
     """Rank of this training worker, and how many there are."""
     context = ray.train.get_context()
     return context.get_world_rank(), context.get_world_size()
-
-
-@contextmanager
-def _trained(loop: Callable[[dict[str, Any]], None], config: dict[str, Any], workers: int, storage: Path, what: str) -> Iterator[Path]:
-    """The folder that the workers wrote to. What an earlier, broken attempt left goes first: nothing is resumed."""
-    scratch = storage.absolute() / "train"
-    shutil.rmtree(scratch, ignore_errors=True)
-    trainer = TorchTrainer(
-        loop,
-        train_loop_config={**config, "out": scratch / "out"},
-        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(
-            name="reward", storage_path=str(scratch), failure_config=FailureConfig(max_failures=_TRIES),
-            logging_config=LoggingConfig(log_level="ERROR"),
-        ),
-    )  # fmt: skip
-    try:
-        trainer.fit()
-    except WorkerGroupError as error:
-        raise _cause(error, what) from error
-    except TrainingFailedError as error:
-        raise ModelError(f"training of {what} failed: {error}") from error
-    yield scratch / "out"
-    shutil.rmtree(scratch)
-
-
-def _cause(error: WorkerGroupError, what: str) -> RlaifError:
-    """What the worker itself raised on purpose, where it did: that is the line that the user must read."""
-    for failure in error.worker_failures.values():
-        raised = getattr(failure, "_base_exc", failure)  # Ray Train wraps it, to carry its traceback
-        if isinstance(raised, RlaifError):
-            return raised
-    return ModelError(f"training of {what} failed on {len(error.worker_failures)} worker(s): {error}")

@@ -22,11 +22,12 @@ from ray.train.torch import TorchTrainer, prepare_model
 
 from rlaif_ray.config import ForecastSection
 from rlaif_ray.core import Cube, ForecastTable
-from rlaif_ray.errors import DataError, MissingDataError, ModelError, RlaifError
+from rlaif_ray.errors import DataError, MissingDataError, ModelError
 from rlaif_ray.folds import Fold, Window
 from rlaif_ray.forecast import StoredForecaster, build, need_ttm
 from rlaif_ray.forecast.trees import least_bars
 from rlaif_ray.runs import seed_for
+from rlaif_ray.training_on_ray import raised_by
 
 
 def forecast_fold(
@@ -127,7 +128,7 @@ def _train(
     try:
         checkpoint = trainer.fit().checkpoint
     except WorkerGroupError as error:
-        raise _cause(error) from error
+        raise raised_by(error, "ttm") from error
     except TrainingFailedError as error:
         raise ModelError(f"training of ttm for fold {fold.name} failed: {error}") from error
     if checkpoint is None:
@@ -157,12 +158,3 @@ def _train_loop(config: dict[str, Any]) -> None:
         if rank == 0:
             write_tables({"ttm": table}, directory)
         ray.train.report({"windows": len(config["windows"])}, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
-
-
-def _cause(error: WorkerGroupError) -> RlaifError:
-    """What the worker itself raised on purpose, where it did: that is the line that the user must read."""
-    for failure in error.worker_failures.values():
-        raised = getattr(failure, "_base_exc", failure)  # Ray Train wraps it, to carry its traceback
-        if isinstance(raised, RlaifError):
-            return raised
-    return ModelError(f"training of ttm failed on {len(error.worker_failures)} worker(s): {error}")

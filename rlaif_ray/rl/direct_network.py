@@ -51,7 +51,6 @@ class DirectNetwork(nn.Module):
         self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((fields, *hidden)))
         self.norm = nn.LayerNorm(width)
         self.ask, self.answer = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.own = nn.Linear(width, width)
         self.account = nn.Linear(1 + portfolio, width, bias=False)
         self.head = nn.Linear(width, 3)
         nn.init.zeros_(self.head.weight)  # the first aim is equal weight, or flat: everywhere the projection has a gradient
@@ -67,7 +66,7 @@ class DirectNetwork(nn.Module):
         query, key, value = self.ask(self.norm(h)).view(b, a, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         near = query @ key.transpose(-1, -2) / math.sqrt(width // self.heads) + (listed - 1.0)[:, None, None, :] * 1e9
         seen = (torch.softmax(near, dim=-1) @ value).transpose(1, 2).reshape(b, a, width)
-        return self.own(h + self.answer(seen))
+        return h + self.answer(seen)
 
     def forward(self, code: Tensor, held: Tensor, portfolio: Tensor) -> Intent:
         """Code (B,A,E), held weights (B,A) in units of `ActionSet.max_weight`, the account's numbers (B,P)."""

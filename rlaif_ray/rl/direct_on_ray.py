@@ -16,20 +16,21 @@ import ray
 import ray.train
 import torch
 from ray import tune
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchTrainer
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from safetensors.numpy import load_file, save_file
 
 from rlaif_ray.config_rl import RL, Direct
-from rlaif_ray.errors import ConfigError, ModelError, RlaifError, did_you_mean
+from rlaif_ray.errors import ConfigError, ModelError, did_you_mean
 from rlaif_ray.rl.course import Course
+from rlaif_ray.rl.direct_network import DirectNetwork
 from rlaif_ray.rl.direct_policy import DirectPolicy, network_of
-from rlaif_ray.rl.direct_training import CHECKS, fit_network
+from rlaif_ray.rl.direct_training import CHECKS, HORIZON, fit_network
+from rlaif_ray.rl.env import check_room
+from rlaif_ray.rl.observation import PORTFOLIO
 from rlaif_ray.runs import seed_for
+from rlaif_ray.training_on_ray import trained
 
-_TRIES = 2  # times that a group which lost a worker begins again
 _PATIENCE, _KEPT = 3, 3  # checks that every trial is given; from then on one in so many goes on at each rung
 OBJECTIVE = "validation_log_excess"
 
@@ -59,31 +60,17 @@ def train_direct(
 
     Call it from the driver or from a task that holds no CPU: the workers need theirs. Raises what the training raises.
     """
+    fields, shape = course.recipe.names, {"hidden": section.direct.hidden, "heads": section.direct.heads}
+    check_room(len(course.train.table), section.direct.horizon_bars, HORIZON)  # workers would say so too, but once they have started
+    DirectNetwork(len(fields), len(PORTFOLIO), **shape)
     if workers is None:
         workers = max(1, min(section.members, int(ray.cluster_resources().get("CPU", 1))))
-    scratch = Path(out_dir).absolute() / "train"
-    shutil.rmtree(scratch, ignore_errors=True)  # what an earlier, broken attempt left: nothing is resumed
-    trainer = TorchTrainer(
-        _train_members,
-        train_loop_config={"course": ray.put(course), "section": section, "seed": seed, "out": scratch / "out"},
-        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(
-            name="direct", storage_path=str(scratch), failure_config=FailureConfig(max_failures=_TRIES),
-            logging_config=LoggingConfig(log_level="ERROR"),
-        ),
-    )  # fmt: skip
-    try:
-        trainer.fit()
-    except WorkerGroupError as error:
-        raise _cause(error) from error
-    except TrainingFailedError as error:
-        raise ModelError(f"training of the direct policy failed: {error}") from error
-    folders = sorted((scratch / "out").iterdir())
-    fields, shape = course.recipe.names, {"hidden": section.direct.hidden, "heads": section.direct.heads}
-    networks = [network_of(load_file(folder / "network.safetensors"), len(fields), **shape) for folder in folders]
-    members = [json.loads((folder / "member.json").read_text()) for folder in folders]
+    config = {"course": ray.put(course), "section": section, "seed": seed}
+    with trained(_train_members, config, workers, Path(out_dir), "the direct policy") as out:
+        folders = sorted(out.iterdir())
+        networks = [network_of(load_file(folder / "network.safetensors"), len(fields), **shape) for folder in folders]
+        members = [json.loads((folder / "member.json").read_text()) for folder in folders]
     DirectPolicy(course.recipe, networks, **shape, allowed=course.allowed, sectors=course.sectors).save(out_dir)
-    shutil.rmtree(scratch)
     return {"fields": list(fields), "members": members}
 
 
@@ -133,7 +120,8 @@ def sweep(
         tune.with_resources(trial, {"CPU": 1}),
         param_space={knob: tune.choice(list(values)) for knob, values in space.items()},
         tune_config=tune.TuneConfig(
-            metric=OBJECTIVE, mode="max", num_samples=trials, scheduler=scheduler, search_alg=BasicVariantGenerator(random_state=seed)
+            metric=OBJECTIVE, mode="max", num_samples=trials, scheduler=scheduler, search_alg=BasicVariantGenerator(random_state=seed),
+            reuse_actors=True,  # a process takes longer to start than a small trial does
         ),
         run_config=tune.RunConfig(name="direct", storage_path=str(scratch), verbose=0),
     )  # fmt: skip
@@ -162,12 +150,3 @@ def _try(knobs: dict[str, Any], *, course: Course, section: Direct, seed: int) -
         tune.report({OBJECTIVE: best[-1][OBJECTIVE]})
 
     fit_network(course.train, course.validation, allowed=course.allowed, **section.model_dump() | knobs, seed=seed, told=told)
-
-
-def _cause(error: WorkerGroupError) -> RlaifError:
-    """What the worker itself raised on purpose, where it did: that is the line that the user must read."""
-    for failure in error.worker_failures.values():
-        raised = getattr(failure, "_base_exc", failure)  # Ray Train wraps it, to carry its traceback
-        if isinstance(raised, RlaifError):
-            return raised
-    return ModelError(f"training of the direct policy failed on {len(error.worker_failures)} worker(s): {error}")

@@ -20,17 +20,18 @@ from numba import boolean, float32, float64, njit, types
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from rlaif_ray.errors import ConfigError, ModelError
+from rlaif_ray.errors import ModelError
 from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.rl.differentiable_market import Account, DifferentiableMarket
 from rlaif_ray.rl.direct_network import DirectNetwork, choose
-from rlaif_ray.rl.env import PortfolioVectorEnv, Track
+from rlaif_ray.rl.env import PortfolioVectorEnv, Track, check_room
 from rlaif_ray.rl.observation import PORTFOLIO, write_portfolio
 from rlaif_ray.rl.projection import ActionSet
 from rlaif_ray.rl.rewards import PARTS, remember
 
 Utility = Callable[[Tensor, Tensor], Tensor]  # net simple returns (N,), log returns of equal weight (N,) -> (N,), about percents
 
+HORIZON = "rl.direct.horizon_bars"  # the knob
 CHECKS = 10  # times that the network is judged on validation during its budget
 LIFE_BARS = 256  # of a path on average, before it starts again
 SCALE = 100.0  # utilities are percents: a clipped gradient and AdamW's epsilon are no numbers of a log return's size
@@ -78,9 +79,7 @@ def fit_network(
 
     Raises `ConfigError` where a horizon does not fit into the rows and `ModelError` where training diverges.
     """
-    if not 1 <= horizon_bars <= len(track.table) - 1:
-        bars = len(track.table) - 1
-        raise ConfigError(f"--rl.direct.horizon_bars is {horizon_bars}; expected 1 to {bars}, the bars that there are to train on")
+    check_room(len(track.table), horizon_bars, HORIZON)
     utility = utility or excess_utility(risk_aversion)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

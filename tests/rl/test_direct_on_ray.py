@@ -98,15 +98,12 @@ def test_a_worker_that_is_killed_costs_time_and_changes_nothing(tmp_path: Path) 
     assert hashes(DirectPolicy.load(tmp_path / "policy")) == one_by_one(given.course)
 
 
-@pytest.mark.slow
-def test_what_a_worker_says_comes_without_rays_wrapping(tmp_path: Path) -> None:
-    long = SECTION.model_copy(update={"direct": replace_knobs(horizon_bars=400)})
-    with pytest.raises(ConfigError, match=r"^--rl\.direct\.horizon_bars is 400"):
-        train_direct(course(), section=long, seed=1, out_dir=tmp_path, workers=1)
-
-
-def replace_knobs(**changes: Any) -> Direct:
-    return SECTION.direct.model_copy(update=changes)
+def test_what_cannot_be_is_said_before_any_worker_starts(tmp_path: Path) -> None:
+    for changes, line in (({"horizon_bars": 400}, r"^--rl\.direct\.horizon_bars is 400"), ({"heads": 3}, "3 heads do not divide")):
+        section = SECTION.model_copy(update={"direct": SECTION.direct.model_copy(update=changes)})
+        with pytest.raises(ConfigError, match=line):
+            train_direct(course(), section=section, seed=1, out_dir=tmp_path, workers=2)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -116,11 +113,11 @@ def test_a_sweep_finds_the_knob_that_learns_and_says_the_same_again(tmp_path: Pa
     given = Course.of(cube, FOLD, {}, None, TERMS, section=SECTION, features=cube.feature_names)
     space = {"learning_rate": (1e-9, 1e-2), "turnover": (0.0, 1e-4)}
     first, again = (
-        sweep(given, space, section=SECTION.direct, trials=5, seed=3, storage=tmp_path, stop_early=False) for _ in range(2)
+        sweep(given, space, section=SECTION.direct, trials=4, seed=3, storage=tmp_path, stop_early=False) for _ in range(2)
     )  # fmt: skip
     assert first == again and not list(tmp_path.iterdir())
     values = [t[OBJECTIVE] for t in first.trials]
-    assert len(values) == 5 and values == sorted(values, reverse=True) and all(t["checks"] == CHECKS for t in first.trials)
+    assert len(values) == 4 and values == sorted(values, reverse=True) and all(t["checks"] == CHECKS for t in first.trials)
     assert {t["knobs"]["learning_rate"] for t in first.trials} == {1e-9, 1e-2}
     assert first.best["learning_rate"] == 1e-2 and first.best["hidden"] == (8, 8)
     direct = Direct(**first.best).model_dump()
@@ -133,8 +130,8 @@ def test_a_sweep_finds_the_knob_that_learns_and_says_the_same_again(tmp_path: Pa
 def test_bad_trials_are_stopped_early(tmp_path: Path) -> None:
     cube = toy(signal=1.0, rows=600)
     given = Course.of(cube, FOLD, {}, None, TERMS, section=SECTION, features=cube.feature_names)
-    found = sweep(given, {"learning_rate": (1e-9, 1e-2)}, section=SECTION.direct, trials=9, seed=3, storage=tmp_path)
-    assert len(found.trials) == 9 and found.best["learning_rate"] == 1e-2
+    found = sweep(given, {"learning_rate": (1e-9, 1e-2)}, section=SECTION.direct, trials=6, seed=3, storage=tmp_path)
+    assert len(found.trials) == 6 and found.best["learning_rate"] == 1e-2
     assert min(t["checks"] for t in found.trials) < CHECKS == found.trials[0]["checks"]
 
 

@@ -41,7 +41,8 @@ def test_nothing_after_the_training_rows_moves_a_weight() -> None:
     def last(c: Cube) -> Any:  # of a budget of one check, where there is nothing to choose
         fields = np.clip(c.features[TRAIN], -5, 5)
         shown = replace(track(cube, TRAIN), table=np.concatenate((fields, c.listed[TRAIN, :, None]), axis=2, dtype=np.float32))
-        return fit_network(replace(shown, market=track(c, TRAIN).market), track(c, VALIDATION), seed=0, **SMALL | {"steps": 1}).state
+        knobs: dict[str, Any] = SMALL | {"steps": 1, "seed": 0}
+        return fit_network(replace(shown, market=track(c, TRAIN).market), track(c, VALIDATION), **knobs).state
 
     assert_fit(last, cube, TRAIN.stop, rng)
 
@@ -85,7 +86,7 @@ def test_penalties_do_what_they_say() -> None:
 
 def test_knobs_that_cannot_be_and_training_that_diverges() -> None:
     cube = toy(signal=0.3)
-    with pytest.raises(ConfigError, match=r"^--rl\.direct\.horizon_bars is 350; expected 1 to 349"):
+    with pytest.raises(ConfigError, match=r"^--rl\.direct\.horizon_bars is 350, but there are 349 bars"):
         fitted(cube, horizon_bars=350)
     with pytest.raises(ModelError, match=r"diverged at step \d+; lower --rl\.direct\.learning_rate"):
         fitted(cube, learning_rate=1e30)

@@ -175,7 +175,7 @@ def test_where_prices_never_move_it_learns_not_to_trade() -> None:
     def track(rows: slice) -> Track:
         return Track.of(cube, cube.features[rows], rows, fill="next_open", costs=COSTS)
 
-    trained = fit_network(track(slice(0, 300)), track(slice(300, 400)), allowed=CAP, **SHAPE, steps=40, paths=32, horizon_bars=8, seed=0)
+    trained = fit_network(track(slice(0, 300)), track(slice(300, 400)), allowed=CAP, **SHAPE, steps=80, paths=32, horizon_bars=8, seed=0)
     first, last = trained.curve[0], trained.curve[-1]
     assert first["validation_turnover"] > 1e-3  # it did not begin so
     assert last["validation_turnover"] < 1e-6

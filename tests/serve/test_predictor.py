@@ -19,6 +19,7 @@ from rlaif_ray.backtest.episodes import read_episode
 from rlaif_ray.backtest.on_ray import read_decisions
 from rlaif_ray.core import Abstention, Cube, Decision, Episode, Forecaster, ForecastTable, MarketView, Opinion
 from rlaif_ray.errors import CheckpointError, DataError, MissingDataError
+from rlaif_ray.rl.direct_policy import DirectPolicy
 from rlaif_ray.serve.answer import moment_of
 from rlaif_ray.serve.predictor import Predictor
 from rlaif_ray.serve.schemas import Prediction
@@ -128,6 +129,7 @@ def test_forecasts_opinions_and_features_all_reach_the_decision(predictor: Predi
     silenced = with_models(predictor, models)
     silenced.desk = [Silent(a.name, predictor.config.agents.horizon_bars) for a in predictor.desk]
     features = predictor.cube.features.copy()
+    assert isinstance(models.policy, DirectPolicy)
     seen = next(f.source for f in models.policy.recipe.fields if f.kind == "feature")
     features[row, 0, predictor.cube.feature_names.index(seen)] += 1.0
     shifted = Predictor(predictor.config, predictor.dataset, replace(predictor.cube, features=features), [models])
