@@ -18,9 +18,10 @@ from rlaif_ray.errors import ConfigError, DataError, ModelError
 from rlaif_ray.feedback.preferences import CLIMATOLOGY, HEADS, PairTable
 from rlaif_ray.feedback.reward_model import RewardModel, Settings
 from rlaif_ray.feedback.reward_network import parameters
-from rlaif_ray.feedback.reward_training_on_ray import _cause, fit_ensemble, fit_text_reward
+from rlaif_ray.feedback.reward_training_on_ray import fit_ensemble, fit_text_reward
 from rlaif_ray.feedback.text_reward import TextRewardModel, TextSettings
 from rlaif_ray.feedback.trl_reward import fit_with_trl
+from rlaif_ray.training_on_ray import raised_by
 from tests.feedback.texts import marked, tiny_encoder
 
 SETTINGS = Settings(("A", "B", "C"), ("trend", "volatility"), members=5, epochs=3, heads=(1.0, 0.5, 0.0), label_smoothing=0.1, seed=3)
@@ -122,8 +123,8 @@ def test_a_worker_that_is_killed_costs_time_and_changes_nothing(ray_session: Non
 
 def test_what_a_worker_raised_on_purpose_is_what_the_user_reads() -> None:
     line = DataError("no pairs")
-    assert _cause(WorkerGroupError("rank 0", {0: UserExceptionWithTraceback(line, "Traceback ...")}), "it") is line
-    lost = _cause(WorkerGroupError("rank 0 died", {0: RuntimeError("killed")}), "the reward model")
+    assert raised_by(WorkerGroupError("rank 0", {0: UserExceptionWithTraceback(line, "Traceback ...")}), "it") is line
+    lost = raised_by(WorkerGroupError("rank 0 died", {0: RuntimeError("killed")}), "the reward model")
     assert isinstance(lost, ModelError) and "training of the reward model failed on 1 worker(s)" in str(lost)
 
 

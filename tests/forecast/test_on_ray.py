@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-from ray.train import WorkerGroupError
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from rlaif_ray.config import TTM, ForecastSection
 from rlaif_ray.core import ForecastTable
-from rlaif_ray.errors import DataError, MissingDataError, ModelError
+from rlaif_ray.errors import DataError, MissingDataError
 from rlaif_ray.folds import Fold, walk_forward
 from rlaif_ray.forecast import build, load
-from rlaif_ray.forecast.on_ray import _cause, forecast_fold, read_tables, write_tables
+from rlaif_ray.forecast.on_ray import forecast_fold, read_tables, write_tables
 from rlaif_ray.runs import seed_for
 from tests.laws import perturb_future, random_cube
 
@@ -64,13 +62,6 @@ def test_too_few_bars_for_the_context_are_the_users_to_mend(ray_session: None, t
     with pytest.raises(DataError, match="ttm needs over 483"):
         forecast_fold(ray.put(CUBE), fold(), section, seed=5, storage=tmp_path)
 
-
-def test_what_a_worker_raised_on_purpose_is_what_the_user_reads() -> None:
-    """Ray Train hands over the worker's own error, wrapped in one that carries its traceback."""
-    line = DataError("no window of 32 bars")
-    assert _cause(WorkerGroupError("rank 0", {0: UserExceptionWithTraceback(line, "Traceback ...")})) is line
-    lost = _cause(WorkerGroupError("rank 0 died", {0: RuntimeError("killed")}))
-    assert isinstance(lost, ModelError) and "rank 0 died" in str(lost)
 
 
 def test_no_window_is_spoken_for_by_what_came_after_its_fit(ray_session: None, tmp_path: Path) -> None:
