@@ -204,6 +204,6 @@ def test_a_run_of_other_code_is_one_clear_line(tmp_path: Path) -> None:
     run = Run.create("pipeline", Config(), tmp_path / "run")
     run.close()
     file = run.path / "config.json"
-    file.write_text(file.read_text().replace('"kappa"', '"copper"'))
-    with pytest.raises(ConfigError, match=r"rl\.copper"):
+    file.write_text(file.read_text().replace('"subset"', '"subject"'))
+    with pytest.raises(ConfigError, match=r"rl\.sac\.subject"):
         Run.open(run.path)

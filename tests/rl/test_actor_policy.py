@@ -105,5 +105,5 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     p = policy(random_cube(np.random.default_rng(0), 120, 5))
     broken = Actor(len(p.recipe.names), (8, 8))
     torch.nn.init.constant_(broken.net.head.bias, float("nan"))
-    with pytest.raises(CheckpointError, match=r"actor 0 has weights that are not finite.*rl\.actor_lr"):
+    with pytest.raises(CheckpointError, match=r"actor 0 has weights that are not finite.*rl\.sac\.actor_lr"):
         ActorPolicy(p.recipe, [broken], hidden=(8, 8), allowed=ActionSet(0.5))
