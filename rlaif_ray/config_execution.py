@@ -13,9 +13,7 @@ Preset = Literal["research", "institutional"]
 # The price paid on average is two thirds of where the square-root law ends, at a coefficient of 1 (Toth et al. 2011).
 IMPACT = 2 / 3
 PRESETS: dict[str, dict[str, dict[str, float]]] = {
-    "research": {
-        "costs": {"half_spread_bps": 1.0, "slippage_bps": 2.0}, "limits": {"max_weight": 0.30, "max_sector": 0.50, "drawdown": 0.25}
-    },
+    "research": {},  # what the knobs are by default
     "institutional": {
         "costs": {"half_spread_bps": 2.0, "slippage_bps": 5.0},
         "limits": {"max_weight": 0.10, "max_sector": 0.30, "drawdown": 0.15, "daily_loss": 0.03, "intraday_loss": 0.03},

@@ -268,11 +268,12 @@ def _canaries(run_path: str, fold: str, walked: dict[str, Walk]) -> dict[str, st
         predictor = Predictor(run.config, dataset, market, models)
         out = {}
         tables = {STRONG: own.forecasters[STRONG].predict(market, [row])} if STRONG in own.forecasters else {}
+        controls = controls_of(market, terms, rows.start)
         for policy in walked_policies(market, own.policy, tables, terms):
             own_path, bars = walked[policy.name].episode, row - rows.start
             held = dict(zip(cube.symbols, own_path.weights[bars - 1].tolist(), strict=True))
             view = predictor.view(row, held, own_path.returns[:bars])
-            decision = decide(policy, view, controls_of(market, terms, rows.start), terms.account)
+            decision = decide(policy, view, controls, terms.account)
             out[policy.name] = as_weights(decision, cube.symbols, terms.account)
         return out
 

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from rlaif_ray.core import Decision, MarketView
 from rlaif_ray.errors import CheckpointError
-from rlaif_ray.rl.networks import Actor, layout_of
+from rlaif_ray.rl.networks import Actor
 from rlaif_ray.rl.observation import Recipe
 from rlaif_ray.rl.projection import ActionSet
+from rlaif_ray.rl.reason import tilts, too_few
 
 MANIFEST = "policy.json"
 
@@ -48,25 +49,10 @@ class ActorPolicy:
         means = torch.stack([actor(obs)[0] for actor in self.actors])[:, 0]
         actions = torch.tanh(means).detach().numpy()
         weights = self.allowed.targets(actions, np.broadcast_to(listed, actions.shape)).mean(axis=0)
-        reason = self._reason(view.symbols, obs, means.mean(0), weights, listed)
+        reason = too_few(listed) or "; ".join(tilts(
+            view.symbols, listed, weights, names=self.recipe.names, seen=obs, score=means.mean(0), long_short=self.allowed.long_short
+        ))  # fmt: skip
         return Decision(view.as_of, dict(zip(view.symbols, weights.tolist(), strict=True)), reason, self.name)
-
-    def _reason(self, symbols: tuple[str, ...], obs: torch.Tensor, score: torch.Tensor, weights: np.ndarray, listed: np.ndarray) -> str:
-        """Largest over- and underweight, and the fields that pushed each: gradient of its score times the input (Shrikumar et al. 2016)."""
-        if listed.sum() < 2:
-            return "all in cash: no name can be held" if not listed.any() else "one name can be held"
-        base = 0.0 if self.allowed.long_short else 1.0 / listed.sum()
-        tilt = np.where(listed, weights - base, 0.0)
-        top, bottom = int(tilt.argmax()), int(tilt.argmin())
-        (slope,) = torch.autograd.grad(score[top] - score[bottom], obs)
-        layout = layout_of(obs, len(self.recipe.names))
-        pushes, values = (layout.split(x)[0][0].numpy() for x in (slope * obs.detach(), obs.detach()))
-        parts, against = [], "flat" if self.allowed.long_short else "equal weight"
-        for word, asset, sign in (("over", top, 1.0), ("under", bottom, -1.0)):
-            strongest = np.argsort(-pushes[asset, : layout.fields], kind="stable")[:3]
-            fields = ", ".join(f"{self.recipe.names[k]} {values[asset, k]:+.1f}sd" for k in strongest if pushes[asset, k] > 0)
-            parts.append(f"{symbols[asset]} {sign * abs(tilt[asset]):+.1%} {word} {against}" + (f" ({fields})" if fields else ""))
-        return "; ".join(parts)
 
     def save(self, folder: str | Path) -> None:
         """Actors as safetensors, everything else as JSON; nothing is pickled."""

@@ -10,10 +10,9 @@ from rlaif_ray.core import Cube, ForecastTable, OpinionTable
 from rlaif_ray.execution.terms import Terms
 from rlaif_ray.folds import Fold
 from rlaif_ray.portfolio.limits import Controls
-from rlaif_ray.rl.direct_policy import sector_numbers
 from rlaif_ray.rl.env import Track
 from rlaif_ray.rl.observation import Recipe
-from rlaif_ray.rl.projection import ActionSet
+from rlaif_ray.rl.projection import ActionSet, sector_numbers
 
 
 @dataclass(frozen=True, eq=False)

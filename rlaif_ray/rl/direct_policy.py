@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from rlaif_ray.core import Decision, MarketView
 from rlaif_ray.errors import CheckpointError
 from rlaif_ray.rl.direct_network import DirectNetwork, choose
 from rlaif_ray.rl.observation import PORTFOLIO, Layout, Recipe
-from rlaif_ray.rl.projection import ActionSet
+from rlaif_ray.rl.projection import ActionSet, sector_numbers
+from rlaif_ray.rl.reason import tilts, too_few
 
 MANIFEST = "policy.json"
-CASH_WORDS = {0: "all in cash: no name can be held", 1: "one name can be held"}
 
 
 class DirectPolicy:
@@ -61,28 +60,11 @@ class DirectPolicy:
         choices = [choose(n, allowed, n.encode(fields, listed), listed, held, account) for n in self.networks]
         weights = torch.stack([c.targets for c in choices]).mean(0)[0].detach().numpy()
         score = torch.stack([c.score for c in choices]).mean(0)[0]
-        reason = self._reason(view, layout, seen, score, weights)
+        names, traded = self.recipe.names, f"trades {np.abs(weights - view.portfolio.weights).sum():.1%}"
+        reason = too_few(view.listed) or "; ".join([traded, *tilts(
+            view.symbols, view.listed, weights, names=names, seen=seen, score=score, long_short=self.allowed.long_short
+        )])  # fmt: skip
         return Decision(view.as_of, dict(zip(view.symbols, weights.tolist(), strict=True)), reason, self.name)
-
-    def _reason(self, view: MarketView, layout: Layout, seen: Tensor, score: Tensor, weights: np.ndarray) -> str:
-        """How much is traded, the largest over- and underweight, and the fields that pushed each: gradient of its score times
-        the input (Shrikumar et al. 2016).
-        """
-        listed, count = view.listed, int(view.listed.sum())
-        if count in CASH_WORDS:
-            return CASH_WORDS[count]
-        base, against = (0.0, "flat") if self.allowed.long_short else (1.0 / count, "equal weight")
-        tilt = np.where(listed, weights - base, 0.0)
-        top, bottom = int(tilt.argmax()), int(tilt.argmin())
-        (slope,) = torch.autograd.grad(score[top] - score[bottom], seen)
-        pushes, values = (layout.split(x)[0][0, :, : layout.fields].numpy() for x in ((slope * seen).detach(), seen.detach()))
-        parts = [f"trades {np.abs(weights - view.portfolio.weights).sum():.1%}"]
-        for word, asset in (("over", top), ("under", bottom)):
-            strongest = [k for k in np.argsort(-pushes[asset], kind="stable")[:3] if pushes[asset, k] > 0]
-            fields = ", ".join(f"{self.recipe.names[k]} {values[asset, k]:+.1f}sd" for k in strongest)
-            sign = 1.0 if word == "over" else -1.0
-            parts.append(f"{view.symbols[asset]} {sign * abs(tilt[asset]):+.1%} {word} {against}" + (f" ({fields})" if fields else ""))
-        return "; ".join(parts)
 
     def save(self, folder: str | Path) -> None:
         """Networks as safetensors, everything else as JSON; nothing is pickled."""
@@ -118,9 +100,3 @@ def network_of(state: Mapping[str, Any], fields: int, *, hidden: tuple[int, ...]
     network = DirectNetwork(fields, len(PORTFOLIO), hidden=hidden, heads=heads)
     network.load_state_dict({name: torch.as_tensor(values).clone() for name, values in state.items()})
     return network
-
-
-def sector_numbers(symbols: Sequence[str], sectors: Mapping[str, str]) -> tuple[int, ...]:
-    """(A,) as `ActionSet` takes them, -1 for a name in no sector; empty where no name is in any."""
-    known = {sector: k for k, sector in enumerate(sorted({sectors[s] for s in symbols if sectors.get(s)}))}
-    return tuple(known.get(sectors.get(s, ""), -1) for s in symbols) if known else ()
