@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 REPEATS = 5
+TURN_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,32 @@ class Row:
 
 
 def in_turn(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float, float]:
-    """Median CPU seconds of each, run A B A B after one warm run each."""
+    """Median CPU seconds of each, run A B A B after one warm run each.
+
+    A turn repeats its work until it has lasted `TURN_SECONDS`: a shorter one would measure what the other left in the caches.
+    """
     for work in (ours, peer):
         work()
     seconds: tuple[list[float], list[float]] = [], []
     for _ in range(REPEATS):
         for work, times in zip((ours, peer), seconds, strict=True):
-            start = time.process_time()
-            work()
-            times.append(time.process_time() - start)
+            times.append(_turn(work))
     return median(seconds[0]), median(seconds[1])
+
+
+def _turn(work: Callable[[], object]) -> float:
+    """CPU seconds a run, over as many as fill a turn."""
+    runs, start, begun = 0, time.process_time(), time.perf_counter()
+    while not runs or time.perf_counter() - begun < TURN_SECONDS:
+        work()
+        runs += 1
+    return (time.process_time() - start) / runs
 
 
 def own_time(ours: Callable[[], object]) -> float:
     """Median CPU seconds of ours, where there is no peer to take turns with."""
-    return in_turn(ours, lambda: None)[0]
+    ours()
+    return median(_turn(ours) for _ in range(REPEATS))
 
 
 def peak_mb(work: Callable[..., object], *arguments: object) -> float:
