@@ -35,7 +35,7 @@ class Account(NamedTuple):
     """N paths at the close of their rows."""
 
     cash: Tensor  # (N,) USD
-    shares: Tensor  # (N,A); < 0 is short
+    held: Tensor  # (N,A) USD at the close that the data tell, < 0 is short; times `factor` is what it is worth
     factor: Tensor  # (N,A) on prices; not read, and 1, without permanent impact
 
     def detached(self) -> Account:
@@ -53,13 +53,14 @@ class BarResult(NamedTuple):
 
 
 class _Fills(NamedTuple):
-    """Trades as they were done, and their money in USD."""
+    """Trades as they were done, and their money in USD, (N,) each but for the growth."""
 
-    cash: Tensor  # (N,) what is left
-    trades: Tensor  # (N,A) shares
-    factor: Tensor  # (N,A)
-    cost: Tensor  # (N,)
-    turnover: Tensor  # (N,)
+    sold: Tensor
+    bought: Tensor
+    sale_cost: Tensor
+    purchase_cost: Tensor
+    charged: Tensor  # notional that is charged for
+    growth: Tensor | None  # (N,A) of the prices; None without permanent impact
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +69,17 @@ class DifferentiableMarket:
 
     Parameters
     ----------
-    planes : what a decision on each row of [0, T-2] meets, (T-1,A) by name; only what the costs and rules need.
+    names, planes : what a decision on each row of [0, T-2] meets, (F,T-1,A) as told by `_planes`; only what the costs and rules need.
+    known : (T-1,A) bool, has traded by then.
     days : (T-1,) calendar days until the next row.
     softness : 0 is exact. Above it, |x| of a trade worth x of equity becomes sqrt(x^2 + softness^2) - softness in costs and
         turnover, so that the slope of a proportional cost does not jump where a policy does not trade: it costs less than the
         kernel's, by softness at most for each name. Cash flows stay exact.
     """
 
-    planes: Mapping[str, Tensor]
+    names: tuple[str, ...]
+    planes: Tensor
+    known: Tensor
     days: Tensor
     costs: CostModel
     account: AccountRules
@@ -92,19 +96,19 @@ class DifferentiableMarket:
         if not (math.isfinite(softness) and softness >= 0):
             raise ConfigError(f"softness is {softness}; expected a fraction of equity, 0 or more")
         need_volume(market, costs, account)
-        planes = {name: torch.tensor(plane, device=device, dtype=dtype) for name, plane in _planes(market, costs, account).items()}
-        return cls(planes, torch.tensor(market.days[1:], device=device, dtype=dtype), costs, account, softness)
+        planes = _planes(market, costs, account)
+        stacked = torch.tensor(np.stack(list(planes.values())), device=device, dtype=dtype)
+        known = torch.tensor(market.book[:-1, kernel.LAST] > 0, device=device)
+        return cls(tuple(planes), stacked, known, torch.tensor(market.days[1:], device=device, dtype=dtype), costs, account, softness)
 
     def start(self, weights: Tensor, cash_usd: float | Tensor, rows: Tensor) -> Account:
         """N accounts worth `cash_usd` (a number or (N,)) that hold `weights` (N,A) at the close of `rows` (N,) int64.
 
         A weight on a name that has never traded stays in cash, as in the kernel.
         """
-        last, known = self.planes["last"][rows], self.planes["known"][rows] > 0
-        weights = weights.to(last.dtype)
-        equity = torch.as_tensor(cash_usd, device=last.device, dtype=last.dtype).expand(len(rows))
-        shares = torch.where(known, weights * equity[:, None], 0.0) / last
-        return Account(equity - (shares * last).sum(1), shares, torch.ones_like(shares))
+        equity = torch.as_tensor(cash_usd, device=self.planes.device, dtype=self.planes.dtype).expand(len(rows))
+        held = torch.where(self.known[rows], weights.to(equity.dtype) * equity[:, None], 0.0)
+        return Account(equity - held.sum(1), held, torch.ones_like(held))
 
     def bar(self, state: Account, rows: Tensor, targets: Tensor) -> tuple[Account, BarResult]:
         """One decision of each of N paths: decided at the close of rows[n], filled at rows[n] + 1.
@@ -116,30 +120,38 @@ class DifferentiableMarket:
         targets : (N,A) fractions of equity within the rules of the account, as a projection makes them: not checked here.
         """
         self._check(state, rows, targets)
-        moves = self.costs.permanent > 0
-
-        def at(plane: str) -> Tensor:
-            return self.planes[plane].index_select(0, rows)
-
-        price = at("last") * state.factor if moves else at("last")
-        value = state.shares * price
+        moves, at = self.costs.permanent > 0, self._met(rows)
+        value = state.held * state.factor if moves else state.held
         equity = state.cash + value.sum(1)
         cash, fee = self._financed(state.cash, value, rows)
-        cash = cash + (state.shares * at("income")).sum(1)
-        trades = (targets.to(price.dtype) * equity[:, None] / price - state.shares) * at("dealt")
-        if "settled" in self.planes:  # a part of the income where no path moves its prices
-            cash = cash + (state.shares * at("settled") * state.factor).sum(1)
-        if "room" in self.planes:
-            room = at("room")
-            trades = trades.clamp(-room, room)
+        cash = cash + (state.held * at["income"]).sum(1)
+        if "settled" in at:  # a part of the income where no path moves its prices
+            cash = cash + (value * at["settled"]).sum(1)
+        wanted = targets.to(value.dtype) * equity[:, None]
+        trades = ((wanted / state.factor if moves else wanted) - state.held).mul_(at["dealt"])
+        if "room" in at:
+            trades = trades.clamp(-at["room"], at["room"])
 
-        done = self._filled(cash, trades, equity, state.factor, rows)
-        shares = torch.addcmul(done.trades, state.shares, at("kept"))
-        value = shares * at("next")
-        value = value * done.factor if moves else value
-        after = done.cash + value.sum(1)
-        result = BarResult(after / equity - 1.0, (done.cost + fee) / equity, done.turnover / equity, value / after[:, None])
-        return Account(done.cash, shares, done.factor), result
+        done = self._filled(trades, equity, state.factor, at)
+        cash, needed = cash + done.sold - done.sale_cost, done.bought + done.purchase_cost
+        if bool((needed > cash).any()):  # purchases go as far as the cash reaches
+            scale = (torch.minimum(needed, cash.clamp(min=0.0)) + _TINY) / (needed + _TINY)
+            trades = torch.where(trades > 0, trades * scale[:, None], trades)
+            done = self._filled(trades, equity, state.factor, at)
+        cash = cash - done.bought - done.purchase_cost
+
+        held = (state.held + trades).mul_(at["close"])
+        factor = state.factor if done.growth is None else state.factor * done.growth
+        value = held * factor if moves else held
+        after, cost = cash + value.sum(1), done.sale_cost + done.purchase_cost + fee
+        return Account(cash, held, factor), BarResult(after / equity - 1.0, cost / equity, done.charged / equity, value / after[:, None])
+
+    def _met(self, rows: Tensor) -> dict[str, Tensor]:
+        """Each plane at `rows`, (N,A) by name: one gather for all of them."""
+        planes, bars, assets = self.planes.shape
+        each = torch.arange(0, planes * bars, bars, device=rows.device)[:, None] + rows
+        met = self.planes.view(-1, assets).index_select(0, each.view(-1)).view(planes, len(rows), assets)
+        return dict(zip(self.names, met.unbind(), strict=True))
 
     def _financed(self, cash: Tensor, value: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Cash (N,) after interest and the fee on borrowed shares, and that fee (N,)."""
@@ -150,49 +162,23 @@ class DifferentiableMarket:
             fee = -self.costs.borrow * self.days[rows] * value.clamp(max=0.0).sum(1)
         return cash - fee, fee
 
-    def _filled(self, cash: Tensor, trades: Tensor, equity: Tensor, factor: Tensor, rows: Tensor) -> _Fills:
-        """Sales, then purchases as far as cash (N,) reaches.
-
-        A purchase scaled by s costs s times as much at a rate, s^1.5 times by the square-root law and s^2 times by the linear
-        one: sums over names are enough to know it. Only permanent impact must be taken anew at the scaled size.
-        """
-        moves = self.costs.permanent > 0
-        notional = trades * self.planes["fill"].index_select(0, rows)
-        buys = notional.detach().sign().clamp_(min=0.0)
-        size = self._size(notional, equity)  # USD at the price that this path has not moved
-        usd = size * factor if moves else size
-
-        def split(cost: Tensor) -> tuple[Tensor, Tensor]:
-            """Sums (N,) over the sales and over the purchases."""
-            bought = (cost * buys).sum(1)
-            return cost.sum(1) - bought, bought
-
-        charged_sold, charged_bought = sold, bought = split(usd)
-        if self.softness:
-            sold, bought = split((notional * factor).abs())
-        sale_cost, linear = self.costs.rate * charged_sold, self.costs.rate * charged_bought
-        root = square = moved = torch.zeros_like(cash)
-        if self.costs.impact:
-            sales, root = split(usd * (size + _TINY).sqrt() * self.planes["impact"].index_select(0, rows))
-            sale_cost = sale_cost + sales
-        if self.costs.temporary:
-            sales, square = split(usd * size * self.planes["temporary"].index_select(0, rows))
-            sale_cost = sale_cost + sales
-        if moves:
-            pull, unit = (self.planes[name].index_select(0, rows) for name in ("permanent", "fill_per_k"))
-            unit = unit * factor
-            sales, moved = split(_moved(trades * pull, unit)[0])
-            sale_cost = sale_cost + sales
-
-        cash = cash + sold - sale_cost
-        needed = bought + linear + root + square + moved
-        scale = (torch.minimum(needed, cash.clamp(min=0.0)) + _TINY) / (needed + _TINY)
-        trades = torch.addcmul(trades, trades * buys, (scale - 1.0)[:, None])
-        if moves:
-            again, grown = _moved(trades * pull, unit)
-            moved, factor = (again * buys).sum(1), factor * grown
-        cost = scale * (linear + scale.sqrt() * root + scale * square) + moved
-        return _Fills(cash - scale * bought - cost, trades, factor, sale_cost + cost, charged_sold + scale * charged_bought)
+    def _filled(self, trades: Tensor, equity: Tensor, factor: Tensor, at: Mapping[str, Tensor]) -> _Fills:
+        """What trades of (N,A) USD at the last close bring and cost at the fill; what moves the price is paid as it moves."""
+        costs, growth = self.costs, None
+        notional = trades * at["fill"]  # USD at the price that this path has not moved
+        size = self._size(notional, equity)
+        usd, signed = (size * factor, notional * factor) if costs.permanent else (size, notional)
+        cost = usd * costs.rate
+        if costs.impact:
+            cost = torch.addcmul(cost, usd * at["impact"], (size + _TINY).sqrt_())
+        if costs.temporary:
+            cost = torch.addcmul(cost, usd * at["temporary"], size)
+        if costs.permanent:  # p ((exp(k q) - 1) / k - q) with k q the path, and p / k the unit at the price not moved
+            path = trades * at["path"]
+            grown = path.expm1()
+            cost, growth = torch.addcmul(cost, (grown - path).mul_(at["unit"]), factor), grown + 1.0
+        bought, purchase_cost = signed.clamp(min=0.0).sum(1), (cost * trades.detach().sign().clamp_(min=0.0)).sum(1)
+        return _Fills(bought - signed.sum(1), bought, cost.sum(1) - purchase_cost, purchase_cost, usd.sum(1), growth)
 
     def _size(self, notional: Tensor, equity: Tensor) -> Tensor:
         if self.softness == 0.0:
@@ -201,19 +187,13 @@ class DifferentiableMarket:
         return (notional * notional + width * width + _TINY).sqrt() - width
 
     def _check(self, state: Account, rows: Tensor, targets: Tensor) -> None:
-        bars, assets = self.planes["last"].shape
-        if state.shares.shape != targets.shape or targets.shape != (len(rows), assets):
+        bars, assets = self.known.shape
+        if state.held.shape != targets.shape or targets.shape != (len(rows), assets):
             seen = f"rows {tuple(rows.shape)} and targets {tuple(targets.shape)}"
-            raise ExecutionError(f"{seen} do not fit accounts of {tuple(state.shares.shape)} and a market of {assets} symbols")
+            raise ExecutionError(f"{seen} do not fit accounts of {tuple(state.held.shape)} and a market of {assets} symbols")
         first, last = (int(x) for x in torch.aminmax(rows)) if len(rows) else (0, 0)
         if first < 0 or last >= bars:
             raise ExecutionError(f"decision rows run from {first} to {last}; expected 0 to {bars - 1}: a fill needs the next bar")
-
-
-def _moved(path: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """What is paid as the price moves along `path` = k q: p ((exp(k q) - 1) / k - q) with `unit` = p / k; and exp(k q)."""
-    growth = path.expm1()
-    return (growth - path) * unit, growth + 1.0
 
 
 def _planes(market: Market, costs: CostModel, account: AccountRules) -> dict[str, np.ndarray]:
@@ -223,24 +203,22 @@ def _planes(market: Market, costs: CostModel, account: AccountRules) -> dict[str
     can = (after[:, kernel.FILLABLE] > 0) & alive & (last > 0)
     if costs.needs_volume:
         can = can & (now[:, kernel.ADV] > 0)
-    settled = np.where(alive, 0.0, DELISTING_RECOVERY * last)
+    share = np.where(last > 0, last, 1.0) / split  # USD at the last close; 1: to divide by, nobody holds a name that never traded
     adv = np.where(can & (now[:, kernel.ADV] > 0), now[:, kernel.ADV] * split, 1.0)
-    sigma = np.where(can, now[:, kernel.SIGMA], 0.0)
-    fill = np.where(can, after[:, kernel.FILL], 0.0)
+    sigma, fill = np.where(can, now[:, kernel.SIGMA], 0.0), np.where(can, after[:, kernel.FILL], 0.0)
+    settled = np.where(alive, 0.0, DELISTING_RECOVERY * (last > 0))
     planes = {
-        "known": last > 0, "last": np.where(last > 0, last, 1.0),  # 1: to divide by; nobody holds a name that never traded
-        "next": after[:, kernel.LAST], "fill": fill,
-        "kept": np.where(alive, split, 0.0), "dealt": np.where(can, split, 0.0),  # shares after the bar's events, of one held before
-        "income": split * after[:, kernel.DIVIDEND],
+        "fill": fill / share, "close": np.where(alive, after[:, kernel.LAST] / share, 0.0),  # in units of the last close
+        "dealt": can, "income": after[:, kernel.DIVIDEND] / share,
     }  # fmt: skip
     if costs.permanent > 0:
         k = costs.permanent * sigma / adv
         planes |= {"settled": settled} if settled.any() else {}
-        planes |= {"permanent": k, "fill_per_k": np.divide(fill, k, out=np.zeros_like(k), where=k > 0)}
+        planes |= {"path": k / share, "unit": np.divide(fill, k, out=np.zeros_like(k), where=k > 0)}
     else:
         planes["income"] = planes["income"] + settled
     if account.participation < np.inf:
-        planes["room"] = account.participation * after[:, kernel.VOLUME]
+        planes["room"] = account.participation * after[:, kernel.VOLUME] * share
     depth = np.where(can, adv * fill, 1.0)  # USD at the price that the path has not moved
     if costs.impact > 0:
         planes["impact"] = costs.impact * sigma / np.sqrt(depth)

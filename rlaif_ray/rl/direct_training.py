@@ -186,10 +186,10 @@ class _Walkers:
         scores = self.rng.uniform(-widest, widest, self.held.shape) * (kind == 2)
         held = np.where(kind > 0, self.allowed.targets(scores, self.listed[rows].numpy() > 0), 0.0)
         begun = self.market.start(torch.from_numpy(held), self.track.cash_usd, rows + self.track.first)
-        cash, shares, factor = self.account
+        cash, owned, factor = self.account
         each = which[:, None]
         self.account = Account(
-            torch.where(which, begun.cash, cash), torch.where(each, begun.shares, shares), torch.where(each, begun.factor, factor)
+            torch.where(which, begun.cash, cash), torch.where(each, begun.held, owned), torch.where(each, begun.factor, factor)
         )  # fmt: skip
         self.held = torch.where(each, torch.from_numpy(held), self.held)
         self.memory[new] = self.track.memory.start

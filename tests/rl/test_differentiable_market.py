@@ -76,7 +76,7 @@ def test_an_account_starts_with_the_weights_it_is_given_but_for_names_that_have_
     market = Market.of(daily([[10.0, np.nan], [11.0, 20.0], [12.0, 21.0]]), "next_open")
     twin = DifferentiableMarket.of(market, CostModel(), FREE)
     state = twin.start(torch.tensor([[0.25, 0.5], [0.25, 0.5]]), torch.tensor([100.0, 200.0]), torch.tensor([0, 1]))
-    np.testing.assert_allclose(state.shares.numpy(), [[2.5, 0.0], [50.0 / 11.0, 5.0]])
+    np.testing.assert_allclose(state.held.numpy(), [[25.0, 0.0], [50.0, 100.0]])
     np.testing.assert_allclose(state.cash.numpy(), [75.0, 50.0])
 
 
@@ -87,9 +87,9 @@ def test_gradients_of_one_bar_are_those_of_finite_differences(costs: CostModel, 
     twin = DifferentiableMarket.of(market, costs, replace(BOUND, long_short=long_short, participation=2.0))
     start = twin.start(torch.as_tensor(targets[0]), 1e4, torch.as_tensor(rows))
 
-    def bar(cash: Tensor, shares: Tensor, factor: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-        state, result = twin.bar(Account(cash, shares, factor), torch.as_tensor(rows), weights)
-        return (*result, state.cash / 1e4, state.shares)
+    def bar(cash: Tensor, held: Tensor, factor: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        state, result = twin.bar(Account(cash, held, factor), torch.as_tensor(rows), weights)
+        return (*result, state.cash / 1e4, state.held)
 
     inputs = [x.clone().requires_grad_() for x in (*start, torch.as_tensor(targets[1]))]
     assert torch.autograd.gradcheck(bar, inputs, eps=1e-6, atol=1e-6, rtol=1e-5)
@@ -129,27 +129,27 @@ def test_a_trade_of_nothing_has_a_finite_gradient() -> None:
         twin = DifferentiableMarket.of(market, costs, replace(BOUND, long_short=True))
         for cash_usd in (CASH_USD, 0.0):  # without a cent, what purchases are scaled by is 0 as well
             held = twin.start(torch.zeros(3, 4), CASH_USD, torch.as_tensor(rows))
-            held = held._replace(cash=torch.full_like(held.cash, cash_usd), shares=torch.full_like(held.shares, 100.0 * (cash_usd == 0)))
+            held = held._replace(cash=torch.full_like(held.cash, cash_usd), held=torch.full_like(held.held, 1e4 * (cash_usd == 0)))
             weights = torch.zeros(3, 4, dtype=torch.float64) if cash_usd else torch.full((3, 4), 0.25, dtype=torch.float64)
             state = Account(*(x.clone().requires_grad_() for x in held))
             after, bar = twin.bar(state, torch.as_tensor(rows), weights.requires_grad_())
             (bar.net.sum() + bar.turnover.sum() + after.cash.sum()).backward()
-            for x in (weights, state.cash, state.shares):
+            for x in (weights, state.cash, state.held):
                 assert x.grad is not None and torch.isfinite(x.grad).all()
 
 
-def test_a_name_that_cannot_be_filled_takes_no_gradient_and_keeps_its_shares() -> None:
+def test_a_name_that_cannot_be_filled_takes_no_gradient_and_keeps_what_is_held() -> None:
     closes = np.full((4, 3), 50.0)
     cube = daily(closes, tradable=[[1, 1, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1]], delisted=[[0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]])
     twin = DifferentiableMarket.of(Market.of(cube, "next_open"), CostModel.of_bps(1, 2, 3, impact=0.5), BOUND)
     state = twin.start(torch.tensor([[0.2, 0.2, 0.2]]), 1e3, torch.tensor([0]))
-    weights, shares = torch.tensor([[0.3, 0.3, 0.3]], dtype=torch.float64).requires_grad_(), state.shares.clone().requires_grad_()
-    after, _ = twin.bar(state._replace(shares=shares), torch.tensor([0]), weights)
-    (by_weight,) = torch.autograd.grad(after.shares.sum(), weights, retain_graph=True)
+    weights, held = torch.tensor([[0.3, 0.3, 0.3]], dtype=torch.float64).requires_grad_(), state.held.clone().requires_grad_()
+    after, _ = twin.bar(state._replace(held=held), torch.tensor([0]), weights)
+    (by_weight,) = torch.autograd.grad(after.held.sum(), weights, retain_graph=True)
     assert by_weight[0, 0] == 0 and by_weight[0, 2] == 0 and by_weight[0, 1] > 0
-    assert after.shares[0, 0] == state.shares[0, 0] and after.shares[0, 2] == 0
-    (by_share,) = torch.autograd.grad(after.shares[0, 0], shares)
-    assert by_share.tolist() == [[1.0, 0.0, 0.0]]
+    assert after.held[0, 0] == state.held[0, 0] and after.held[0, 2] == 0
+    (by_held,) = torch.autograd.grad(after.held[0, 0], held)
+    assert by_held.tolist() == [[1.0, 0.0, 0.0]]
 
 
 def test_soft_costs_are_smooth_where_nothing_is_traded_and_come_to_the_exact_ones() -> None:
