@@ -663,6 +663,9 @@ class Judge(Protocol):
         ...
 
 
+POLICY_FILE = "policy.json"  # in the folder of every saved policy
+
+
 class Policy(Protocol):
     """Acts on what it sees. May also offer `weights(cube, rows) -> (T,A)`, equal to deciding row by row (a law)."""
 

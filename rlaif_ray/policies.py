@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rlaif_ray.core import Policy
+from rlaif_ray.core import POLICY_FILE, Policy
 from rlaif_ray.errors import CheckpointError
 
 LEARNERS = ("direct", "sac")  # by their policies' names; others are rules, known by what they did
-MANIFEST = "policy.json"
 
 
 def load(folder: str | Path) -> Policy:
     """The policy that was saved there. Raises `CheckpointError` where there is none, or no such policy."""
     try:
-        name = json.loads((Path(folder) / MANIFEST).read_text())["policy"]
+        name = json.loads((Path(folder) / POLICY_FILE).read_text())["policy"]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"no policy in {folder}: {error}; expected {MANIFEST}") from error
+        raise CheckpointError(f"no policy in {folder}: {error}; expected {POLICY_FILE}") from error
     match name:
         case "direct":
             from rlaif_ray.rl.direct_policy import DirectPolicy

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from scipy.stats import norm
 
-from rlaif_ray.core import Cube, Decision, ForecastTable, MarketView, Policy
+from rlaif_ray.core import POLICY_FILE, Cube, Decision, ForecastTable, MarketView, Policy
 from rlaif_ray.data.events import total_returns
 from rlaif_ray.errors import CheckpointError, MissingDataError
 from rlaif_ray.portfolio.allocation import hierarchical_risk_parity, mean_variance, min_variance, shrunk_covariance
@@ -227,15 +227,15 @@ class ForecastOptimiser:
     def save(self, folder: str | Path) -> None:
         """Nothing is learnt here: its settings are all there is."""
         knobs = {k: v for k, v in vars(self).items() if k != "name"}
-        (Path(folder) / "policy.json").write_text(json.dumps({"policy": self.name, "settings": knobs}, indent=1))
+        (Path(folder) / POLICY_FILE).write_text(json.dumps({"policy": self.name, "settings": knobs}, indent=1))
 
     @classmethod
     def load(cls, folder: str | Path) -> ForecastOptimiser:
         """The inverse of `save`. Raises `CheckpointError` when the file is missing or does not fit."""
         try:
-            return cls(**json.loads((Path(folder) / "policy.json").read_text())["settings"])
+            return cls(**json.loads((Path(folder) / POLICY_FILE).read_text())["settings"])
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"no optimiser in {folder}: {error}; expected policy.json with its settings") from error
+            raise CheckpointError(f"no optimiser in {folder}: {error}; expected {POLICY_FILE} with its settings") from error
 
     def decide(self, view: MarketView) -> Decision:
         """Raises `MissingDataError` where the view has no forecast of the model for its own row."""

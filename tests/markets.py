@@ -40,7 +40,7 @@ def one_bar(
     cube: Cube, cash: float, shares: Any, target: Any, costs: CostModel | None = None, row: int = 0, fill: Fill = "next_open", **rules: Any
 ) -> tuple[Accounts, StepResult]:  # fmt: skip
     """One account over one bar, free of costs unless they are given; `rules` are those of `AccountRules`."""
-    accounts = Accounts(np.array([cash], np.float64), np.array([shares], np.float64))
+    accounts = Accounts(np.array([cash], np.float64), np.array([shares], np.float64), np.ones((1, len(shares))))
     targets = np.array([target], np.float64)
     return accounts, step(Market.of(cube, fill), accounts, np.array([row]), targets, costs or CostModel(), AccountRules(**rules))
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import boolean, float64, int64, njit, types
 
-from rlaif_ray.execution.account import GROSS, NET, WEIGHT_TOLERANCE
+from rlaif_ray.execution.account import COMPILED, fits
 
 DELISTING_RECOVERY = 0.7  # of the last close; Shumway (1997), "The delisting bias in CRSP data", finds about -30%
 IMPACT_BARS = 20  # a month of daily bars: over which volume and volatility are told for what a fill moves
@@ -60,28 +58,14 @@ def carry_forward(close, book):  # pragma: no cover
             book[t, SIGMA, a] = np.sqrt(total[a] / (count[a] - 1.0)) if count[a] >= 2.0 else UNKNOWN_SIGMA
 
 
-# Sums may be taken in any order, so that they are taken four at a time; nothing else of float arithmetic is given up. No array is
-# made here: without counts of references a bar takes a third less.
-_FAST: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}, "_nrt": False}
-
-
-@njit(types.UniTuple(int64, 2)(BOOK, ROWS, TABLE, LINE, LINE, TABLE, TABLE), **_FAST)
+@njit(types.UniTuple(int64, 2)(BOOK, ROWS, TABLE, LINE, LINE, TABLE, TABLE), **COMPILED)
 def _first_offence(book, rows, targets, terms, cash, shares, factor):  # pragma: no cover
     """(what, where) of the first rule that is broken; (0, -1) for none."""
     long_short = terms[5] > 0.0
-    least, most = (-NET, GROSS) if long_short else (0.0, NET)
     for n in range(rows.shape[0]):
         if rows[n] < 0 or rows[n] > book.shape[0] - 2:
             return ROW, n
-        total, size, lowest = 0.0, 0.0, 0.0
-        for a in range(targets.shape[1]):
-            total += targets[n, a]
-            size += abs(targets[n, a])
-            lowest = min(lowest, targets[n, a])
-        bound = WEIGHT_TOLERANCE
-        if not (least - bound <= total <= NET + bound and size <= most + bound):
-            return TARGET, n
-        if not long_short and lowest < 0.0:
+        if not fits(targets[n], long_short):
             return TARGET, n
     for n in range(min(cash.shape[0], rows.shape[0])):
         equity, lowest = cash[n], min(cash[n], 0.0)
@@ -93,13 +77,13 @@ def _first_offence(book, rows, targets, terms, cash, shares, factor):  # pragma:
     return 0, -1
 
 
-@njit(float64(float64, float64, float64), **_FAST)
+@njit(float64(float64, float64, float64), **COMPILED)
 def _part(trade, adv, split):  # pragma: no cover
     """An order as a part of a bar's mean volume; where there is none, only a market without impact trades, and any number will do."""
     return trade / (adv * split if adv > 0.0 else 1.0)
 
 
-@njit(float64(float64), **_FAST)
+@njit(float64(float64), **COMPILED)
 def _swell(x):  # pragma: no cover
     """(exp(x) - 1 - x) / x, what permanent impact costs of the notional: a series, for it compiles to vectors. |x| is cut at _STEEP."""
     x = min(max(x, -_STEEP), _STEEP)
@@ -116,7 +100,7 @@ def _swell(x):  # pragma: no cover
     return (c * x + 0.5) * x
 
 
-@njit(types.UniTuple(float64, 2)(BOOK, int64, LINE, LINE, LINE), **_FAST)
+@njit(types.UniTuple(float64, 2)(BOOK, int64, LINE, LINE, LINE), **COMPILED)
 def _beyond(book, t, terms, factor, trades):  # pragma: no cover
     """What `_swell` cuts off the costs of sales and of purchases, USD."""
     sales, purchases = 0.0, 0.0
@@ -130,7 +114,7 @@ def _beyond(book, t, terms, factor, trades):  # pragma: no cover
     return sales, purchases
 
 
-@njit(types.void(BOOK, int64, LINE, LINE, float64[::1], boolean), **_FAST)
+@njit(types.void(BOOK, int64, LINE, LINE, float64[::1], boolean), **COMPILED)
 def _move(book, t, terms, trades, factor, steep):  # pragma: no cover
     """Permanent impact of the trades on the prices of this path, in place."""
     permanent, sigma, adv, split = terms[3], book[t, SIGMA], book[t, ADV], book[t + 1, SPLIT]
@@ -143,7 +127,7 @@ def _move(book, t, terms, trades, factor, steep):  # pragma: no cover
             factor[a] *= 1.0 + x + x * _swell(x)
 
 
-@njit(types.UniTuple(float64, 3)(LINE, float64, LINE, LINE), **_FAST)
+@njit(types.UniTuple(float64, 3)(LINE, float64, LINE, LINE), **COMPILED)
 def _standing(last, cash, held, factor):  # pragma: no cover
     """Equity, gross exposure, and value of the shorts (<= 0), USD."""
     equity, exposure, short = cash, 0.0, 0.0
@@ -156,7 +140,7 @@ def _standing(last, cash, held, factor):  # pragma: no cover
 
 
 @njit(
-    types.UniTuple(float64, 2)(BOOK, int64, LINE, float64, LINE, float64[::1]), **_FAST
+    types.UniTuple(float64, 2)(BOOK, int64, LINE, float64, LINE, float64[::1]), **COMPILED
 )  # fmt: skip
 def _scale_purchases(book, t, terms, scale, factor, trades):  # pragma: no cover
     """Every purchase scaled, in place; what they take and what they cost at that size, USD. A sale stays as it is."""
@@ -178,7 +162,7 @@ def _scale_purchases(book, t, terms, scale, factor, trades):  # pragma: no cover
 
 
 @njit(
-    types.UniTuple(float64, 5)(BOOK, LINE, int64, LINE, LINE, float64, float64[::1], float64[::1], float64[::1]), **_FAST
+    types.UniTuple(float64, 5)(BOOK, LINE, int64, LINE, LINE, float64, float64[::1], float64[::1], float64[::1]), **COMPILED
 )  # fmt: skip
 def simulate_bar(book, days, t, target, terms, cash, held, factor, weights):  # pragma: no cover
     """One path over the bar t -> t+1; `held`, `factor` and `weights` (A,) are written. Returns cash, gross, cost, turnover, equity(t+1)."""
@@ -249,7 +233,7 @@ def simulate_bar(book, days, t, target, terms, cash, held, factor, weights):  # 
     types.UniTuple(int64, 2)(
         BOOK, LINE, ROWS, TABLE, int64, LINE, float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], _FLAGS
     ),
-    **_FAST,
+    **COMPILED,
 )  # fmt: skip
 def run(book, days, rows, targets, stride, terms, cash, shares, factor, figures, weights, ended):  # pragma: no cover
     what, where = _first_offence(book, rows, targets, terms, cash, shares, factor)

@@ -121,11 +121,9 @@ class Accounts:
 
     cash: np.ndarray  # (N,) float64 USD
     shares: np.ndarray  # (N,A) float64, < 0 is short
-    factor: np.ndarray = None  # type: ignore[assignment]  # (N,A) float64 on prices; 1 but for permanent impact
+    factor: np.ndarray  # (N,A) float64 on prices; 1 but for permanent impact
 
     def __post_init__(self) -> None:
-        if self.factor is None:
-            self.factor = np.ones(self.shares.shape)
         for array, axes in ((self.cash, 1), (self.shares, 2), (self.factor, 2)):
             if array.dtype != np.float64 or array.ndim != axes or not array.flags.c_contiguous or len(array) != len(self.cash):
                 seen = f"cash {self.cash.dtype}{self.cash.shape}, shares {self.shares.dtype}{self.shares.shape}"
@@ -134,7 +132,7 @@ class Accounts:
     @classmethod
     def of_cash(cls, paths: int, assets: int, cash_usd: float) -> Accounts:
         """N accounts that hold nothing but cash."""
-        return cls(np.full(paths, cash_usd, np.float64), np.zeros((paths, assets)))
+        return cls(np.full(paths, cash_usd, np.float64), np.zeros((paths, assets)), np.ones((paths, assets)))
 
     def equity(self, market: Market, rows: np.ndarray) -> np.ndarray:
         """(N,) USD at the close of each path's row."""

@@ -12,6 +12,7 @@ from rlaif_ray.portfolio.limits import Limits
 
 FREE, NO_LIMITS = CostModel(), Limits()
 
+
 @dataclass(frozen=True)
 class Terms:
     """What a fill costs and when it comes, what the account may do, and the rules that have the last word."""

@@ -12,14 +12,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlaif_ray.core import Decision, MarketView
+from rlaif_ray.core import POLICY_FILE, Decision, MarketView
 from rlaif_ray.errors import CheckpointError
 from rlaif_ray.rl.networks import Actor
 from rlaif_ray.rl.observation import Recipe
 from rlaif_ray.rl.projection import ActionSet
 from rlaif_ray.rl.reason import tilts, too_few
-
-MANIFEST = "policy.json"
 
 
 class ActorPolicy:
@@ -64,14 +62,14 @@ class ActorPolicy:
             "policy": self.name, "members": len(self.actors), "hidden": list(self.hidden), "allowed": asdict(self.allowed),
             "recipe": self.recipe.to_json(),
         }  # fmt: skip
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (folder / POLICY_FILE).write_text(json.dumps(manifest, indent=1))
 
     @classmethod
     def load(cls, folder: str | Path) -> ActorPolicy:
         """The inverse of `save`. Raises `CheckpointError` when a file is missing or does not fit."""
         folder = Path(folder)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = json.loads((folder / POLICY_FILE).read_text())
             recipe, hidden = Recipe.of_json(manifest["recipe"]), tuple(manifest["hidden"])
             allowed = ActionSet(**manifest["allowed"] | {"sectors": tuple(manifest["allowed"]["sectors"])})
             actors = [Actor(len(recipe.names), hidden) for _ in range(manifest["members"])]
@@ -81,4 +79,4 @@ class ActorPolicy:
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise CheckpointError(f"no policy in {folder}: {error}; expected {MANIFEST} and actor-<m>.safetensors") from error
+            raise CheckpointError(f"no policy in {folder}: {error}; expected {POLICY_FILE} and actor-<m>.safetensors") from error

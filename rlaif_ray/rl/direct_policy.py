@@ -12,14 +12,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlaif_ray.core import Decision, MarketView
+from rlaif_ray.core import POLICY_FILE, Decision, MarketView
 from rlaif_ray.errors import CheckpointError
 from rlaif_ray.rl.direct_network import DirectNetwork, choose
 from rlaif_ray.rl.observation import PORTFOLIO, Layout, Recipe
 from rlaif_ray.rl.projection import ActionSet, sector_numbers
 from rlaif_ray.rl.reason import tilts, too_few
-
-MANIFEST = "policy.json"
 
 
 class DirectPolicy:
@@ -76,14 +74,14 @@ class DirectPolicy:
             "policy": self.name, "members": len(self.networks), "hidden": list(self.hidden), "heads": self.heads,
             "allowed": asdict(self.allowed), "sectors": self.sectors, "recipe": self.recipe.to_json(),
         }  # fmt: skip
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (folder / POLICY_FILE).write_text(json.dumps(manifest, indent=1))
 
     @classmethod
     def load(cls, folder: str | Path) -> DirectPolicy:
         """The inverse of `save`. Raises `CheckpointError` when a file is missing or does not fit."""
         folder = Path(folder)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = json.loads((folder / POLICY_FILE).read_text())
             recipe, hidden, heads = Recipe.of_json(manifest["recipe"]), tuple(manifest["hidden"]), manifest["heads"]
             allowed = ActionSet(**manifest["allowed"] | {"sectors": ()})
             states = [load_file(folder / f"network-{m}.safetensors") for m in range(manifest["members"])]
@@ -92,7 +90,7 @@ class DirectPolicy:
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise CheckpointError(f"no policy in {folder}: {error}; expected {MANIFEST} and network-<m>.safetensors") from error
+            raise CheckpointError(f"no policy in {folder}: {error}; expected {POLICY_FILE} and network-<m>.safetensors") from error
 
 
 def network_of(state: Mapping[str, Any], fields: int, *, hidden: tuple[int, ...], heads: int) -> DirectNetwork:

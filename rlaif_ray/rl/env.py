@@ -20,7 +20,7 @@ from gymnasium.vector.utils import batch_space
 
 from rlaif_ray.core import Cube
 from rlaif_ray.errors import ConfigError, DataError, ExecutionError
-from rlaif_ray.execution.account import GROSS, NET, AccountRules
+from rlaif_ray.execution.account import AccountRules
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.kernel import LAST
 from rlaif_ray.execution.simulator import LONG_ONLY, Accounts, Fill, Market, need_volume, packed, walk
@@ -229,8 +229,7 @@ class PortfolioVectorEnv(VectorEnv):
             return f"path {n} was told {asked[n, a]} for {names[a]} at row {row}; expected a finite number; did training diverge?"
         if what == bar.TARGET:
             seen = f"add up to {asked[n].sum():.10g} ({np.abs(asked[n]).sum():.10g} without signs, the least is {asked[n].min():.6g})"
-            rules = f"-{NET:g} to {NET:g} in all, {GROSS:g} without signs" if self.track.account.long_short else "none below 0, 1 in all"
-            return f"target weights of path {n} at row {row} {seen}; expected at most what the account may hold: {rules}"
+            return f"target weights of path {n} at row {row} {seen}; expected {self.track.account.words}"
         return f"path {n} came to no finite return after row {row}; expected one; do the prices of the source jump?"
 
     def _begin(self, which: np.ndarray, cash: bool = False) -> None:

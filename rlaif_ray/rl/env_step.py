@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float32, float64, int64, njit, types
 
-from rlaif_ray.execution.account import GROSS, NET, WEIGHT_TOLERANCE
+from rlaif_ray.execution.account import fits
 from rlaif_ray.execution.kernel import BOOK, LAST, LINE, TABLE, simulate_bar
 from rlaif_ray.portfolio.limit_rules import CONTROLS as NAMES
 from rlaif_ray.portfolio.limit_rules import admit_path, observe_path
@@ -35,16 +35,12 @@ ETA, VOLATILITY, LIMITS = CURVATURE + 1, CURVATURE + 2, CURVATURE + 3
 @njit(error_model="numpy")
 def _offence(asked, scores, long_short):  # pragma: no cover
     """What is wrong with scores or weights (A,); 0 for nothing."""
-    total, size, lowest = 0.0, 0.0, 0.0
+    size = 0.0
     for a in range(asked.shape[0]):
-        total += asked[a]
         size += abs(asked[a])
-        lowest = min(lowest, asked[a])
     if not size < np.inf:
         return NOT_FINITE
-    least, most = (-NET, GROSS) if long_short else (0.0, NET)
-    fits = least - WEIGHT_TOLERANCE <= total <= NET + WEIGHT_TOLERANCE and size <= most + WEIGHT_TOLERANCE
-    return 0 if scores or (fits and (long_short or lowest >= 0.0)) else TARGET
+    return 0 if scores or fits(asked, long_short) else TARGET
 
 
 @njit(error_model="numpy")

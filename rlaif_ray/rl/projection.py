@@ -16,10 +16,9 @@ from numba import boolean, float64, int64, njit, types
 from torch import Tensor
 
 from rlaif_ray.errors import ConfigError, ExecutionError
-from rlaif_ray.execution.account import GROSS, NET
+from rlaif_ray.execution.account import GROSS, NET, SUMS
 from rlaif_ray.execution.caps import effective_cap
 
-SUMS = {"reassoc", "contract", "nsz"}  # sums may be taken four at a time; nothing else of float arithmetic is given up
 _F1, _F2 = types.Array(float64, 1, "C", readonly=True), types.Array(float64, 2, "C", readonly=True)
 _I1, _B2 = types.Array(int64, 1, "C", readonly=True), types.Array(boolean, 2, "C", readonly=True)
 

@@ -259,7 +259,7 @@ def test_a_step_sees_its_own_two_rows_and_no_other():
     market = Market.of(cube, "next_open")
 
     def answer(book: np.ndarray) -> StepResult:
-        accounts = Accounts(np.array([1e5]), np.full((1, 4), 10.0))
+        accounts = Accounts(np.array([1e5]), np.full((1, 4), 10.0), np.ones((1, 4)))
         return step(replace(market, book=book), accounts, np.array([t]), np.full((1, 4), 0.2), EVERYTHING, AccountRules(participation=0.1))
 
     plain = answer(market.book)

@@ -158,7 +158,7 @@ def test_accounts_that_cannot_be_and_wrong_shapes_are_refused():
         with pytest.raises(ExecutionError, match="path 0 holds"):
             one_bar(daily([10, 10]), cash, shares, [0.5], long_short=True)
     with pytest.raises(ExecutionError, match="float64"):
-        Accounts(np.array([1]), np.array([[1]]))
+        Accounts(np.array([1]), np.array([[1]]), np.ones((1, 1)))
     with pytest.raises(ExecutionError, match="do not fit"):
         one_bar(daily([10, 10]), 10, [0, 0], [0.5, 0.5])
     with pytest.raises(ExecutionError, match="one path"):

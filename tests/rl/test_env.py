@@ -338,7 +338,7 @@ def test_fields_that_are_not_numbers_are_refused() -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ([0.7, 0.4, 0.0], r"add up to 1.1 .*none below 0, 1 in all"), ([-0.1, 0.4, 0.0], r"least is -0.1\)"),
+        ([0.7, 0.4, 0.0], r"add up to 1.1 .*numbers >= 0 that add up to at most 1"), ([-0.1, 0.4, 0.0], r"least is -0.1\)"),
         ([np.nan, 0.4, 0.0], "was told nan for S00 at row"), ([0.1, np.inf, 0.0], "was told inf for S01"),
     ],
 )  # fmt: skip
