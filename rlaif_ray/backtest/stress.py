@@ -10,6 +10,7 @@ from bisect import insort
 
 import numpy as np
 
+from rlaif_ray.execution.account import GROSS, NET
 from rlaif_ray.execution.kernel import DELISTED, FILLABLE
 from rlaif_ray.execution.simulator import Accounts, Market, walk
 from rlaif_ray.execution.terms import Terms
@@ -29,16 +30,32 @@ def late(held: np.ndarray) -> np.ndarray:
     """Targets (T,A) of an account that makes every trade one bar later than one that held `held` (T,A) at its closes; cash until then.
 
     It holds at each open what the other held at the close before: who did not trade there does not trade here, however far
-    prices drift, which targets of one bar ago would ask for.
+    prices drift, which targets of one bar ago would ask for. But what a long-short account holds may drift beyond what may
+    be asked for: all weights of such a bar are scaled down until it may.
     """
-    return np.concatenate([np.zeros_like(held[:1]), held[:-1]])
+    return _within(np.concatenate([np.zeros_like(held[:1]), held[:-1]]))
 
 
 def among(targets: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Weights (T,A) on members (T,A) bool alone, scaled up to what was invested; a row without a member holds cash."""
-    kept = np.where(members, targets, 0.0)
+    """Weights (T,A) on members (T,A) bool alone, longs and shorts each scaled up to what was invested on their side.
+
+    A side without a member in a row is in cash; where the other alone is more than may be held, it is scaled down.
+    """
+    longs, shorts = (_onto(np.maximum(side, 0.0), members) for side in (targets, -targets))
+    return _within(longs - shorts)
+
+
+def _onto(invested: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Amounts (T,A) >= 0 on members alone, each row with the sum that it had; a row without any holds nothing."""
+    kept = np.where(members, invested, 0.0)
     total = kept.sum(axis=1, keepdims=True)
-    return np.divide(kept * targets.sum(axis=1, keepdims=True), total, out=np.zeros_like(kept), where=total > 0)
+    return np.divide(kept * invested.sum(axis=1, keepdims=True), total, out=np.zeros_like(kept), where=total > 0)
+
+
+def _within(weights: np.ndarray) -> np.ndarray:
+    """Weights (T,A), rows scaled down as far as a long-short account may hold them; long-only ones that may be held stay as they are."""
+    gross, net = np.abs(weights).sum(axis=1, keepdims=True), np.abs(weights.sum(axis=1, keepdims=True))
+    return weights / np.maximum(np.maximum(gross / GROSS, net / NET), 1.0)
 
 
 def with_delistings(market: Market, rows: slice, *, bars_per_year: float, seed: int, rate: float = DELISTED_A_YEAR) -> Market:

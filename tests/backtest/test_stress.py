@@ -6,12 +6,14 @@ import numpy as np
 
 from rlaif_ray.backtest.engine import run
 from rlaif_ray.backtest.stress import among, late, regimes, replay, with_delistings
+from rlaif_ray.execution.account import AccountRules
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.kernel import DELISTED, FILLABLE
 from rlaif_ray.execution.simulator import Accounts, Market, walk
 from rlaif_ray.execution.terms import Terms
 from rlaif_ray.strategies import BuyAndHold, EqualWeight
 from tests.laws import random_cube
+from tests.markets import daily
 
 COSTS = CostModel.of_bps(0.5, 1.0, 2.0)
 TERMS = Terms(COSTS)
@@ -37,6 +39,18 @@ def test_late_by_hand() -> None:
     assert late(held).tolist() == [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
 
 
+def test_what_has_drifted_beyond_what_may_be_held_is_asked_for_as_far_as_it_may_be() -> None:
+    """Long at 1.4 and short at 0.6, both lose a quarter: equity halves, and shorts weigh more than before."""
+    prices = np.array([[10.0, 10.0], [10.0, 10.0], [7.5, 12.5], [7.5, 12.5], [7.5, 12.5]])
+    market, rows = Market.of(daily(prices), "next_close"), slice(0, 4)
+    terms = Terms(fill="next_close", account=AccountRules(long_short=True))
+    result = walk(market, Accounts.of_cash(1, 2, 1.0), rows, np.tile([1.4, -0.6], (4, 1)), terms.costs, terms.account)
+    np.testing.assert_allclose(result.weights[1], [1.05 / 0.5, -0.75 / 0.5])  # 3.6 without signs
+    asked = late(result.weights)
+    np.testing.assert_allclose(asked[:3], [[0.0, 0.0], [1.4, -0.6], [2.1 * 2 / 3.6, -1.5 * 2 / 3.6]])
+    assert terms.account.allows(asked).all() and np.isfinite(replay(market, rows, asked, terms)).all()
+
+
 def test_who_buys_once_and_holds_still_trades_once_when_late() -> None:
     cube, rows = random_cube(np.random.default_rng(4), rows=120, assets=5), slice(20, 119)
     cube.prices[...] = np.nan_to_num(cube.prices, nan=10.0)
@@ -54,6 +68,13 @@ def test_members_alone_by_hand() -> None:
     targets = np.array([[0.2, 0.2, 0.4], [0.5, 0.5, 0.0], [0.5, 0.5, 0.0]])
     members = np.array([[True, False, True], [True, True, True], [False, False, True]])
     np.testing.assert_allclose(among(targets, members), [[0.8 * 0.2 / 0.6, 0, 0.8 * 0.4 / 0.6], [0.5, 0.5, 0], [0, 0, 0]], atol=1e-15)
+
+
+def test_members_alone_of_a_long_short_book_by_hand() -> None:
+    """Each side goes to its own members; a side without one is in cash, and the other then no larger than may be held."""
+    targets = np.array([[0.8, 0.2, -0.3, -0.3], [1.2, 0.3, -0.5, 0.0], [0.2, 0.0, -0.4, -0.2]])
+    members = np.array([[True, False, True, False], [True, True, False, True], [False, True, True, True]])
+    np.testing.assert_allclose(among(targets, members), [[1.0, 0.0, -0.6, 0.0], [0.8, 0.2, 0.0, 0.0], [0.0, 0.0, -0.4, -0.2]], atol=1e-15)
 
 
 def test_the_dead_pay_what_the_simulator_pays_and_are_not_bought_again() -> None:
