@@ -40,7 +40,7 @@ class Costs(Section):
 
 class Account(Section):
     long_short: bool = False
-    """Weights may be negative: gross at most 2, net between -1 and 1; rules and learned policies decide long-only."""
+    """Weights may be negative: gross at most 2, net between -1 and 1. Learned policies take both sides; rules and theses stay long-only."""
     whole_shares: bool = False
     """Deal in whole shares only."""
     participation: float | None = Field(default=None, gt=0, le=1)
@@ -65,7 +65,7 @@ class Limits(Section):
     daily_loss: float = Field(default=1.0, gt=0, le=1)
     """After such a loss since the close before, no new risk until the session ends; 1: never."""
     intraday_loss: float = Field(default=1.0, gt=0, le=1)
-    """After such a fall from the session's highest equity, flat until it ends; 1: never."""
+    """After such a fall from the session's highest equity, flat until it ends; never on daily bars, each a session of its own; 1: never."""
     turbulence: float = Field(default=1.0, gt=0, le=1)
     """No purchases while turbulence is above this quantile of what was seen before; 1: never."""
     target_volatility: float = Field(default=0.0, ge=0)
