@@ -64,12 +64,13 @@ class Predictor:
         Parameters
         ----------
         as_of : a moment with its zone; None: the last closed bar.
-        holdings : fractions of equity held; None: what the run itself held at that bar.
+        holdings : fractions of equity held, < 0 is short; None: what the run itself held at that bar.
 
         Raises `DataError` for an unknown symbol, a moment before the first model serves or long after the last bar, and
-        for holdings of what has no price.
+        for holdings of what has no price, or that an account of the run cannot come to hold.
         """
         self._known([*symbols, *(holdings or {})])
+        self._holdable(holdings or {})
         asked = None if as_of is None else np.datetime64(as_of.astimezone(dt.UTC).replace(tzinfo=None), "us")
         row = self._row(asked)
         fold = self._serving(row)
@@ -105,6 +106,17 @@ class Predictor:
             if symbol not in self.cube.symbols:
                 known = f"{len(self.cube.symbols)} symbols, such as {self.cube.symbols[0]!r}"
                 raise MissingDataError(f"unknown symbol {symbol!r}; this run knows {known}.{did_you_mean(symbol, self.cube.symbols)}")
+
+    def _holdable(self, holdings: Mapping[str, float]) -> None:
+        """A long-short account may drift beyond what it may ask for, until it is liquidated and its decisions count for nothing."""
+        account, gross = self._terms.account, sum(map(abs, holdings.values()))
+        if account.long_short:
+            if account.maintenance * gross > 1:
+                most = f"at most {1 / account.maintenance:.4g}: beyond execution.account.maintenance the account is liquidated"
+                raise DataError(f"holdings add up to {gross:.4g} without signs; expected {most}")
+        elif not account.allows(np.array([holdings.get(s, 0.0) for s in self.cube.symbols])):
+            seen = next((f"of {s} are {w:.6g}" for s, w in holdings.items() if w < 0), f"add up to {gross:.6g}")
+            raise DataError(f"holdings {seen}; this run's account is long-only: expected {account.words}")
 
     def _row(self, asked: np.datetime64 | None) -> int:
         last = len(self.cube.times) - 1

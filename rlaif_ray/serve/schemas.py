@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Weight = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(allow_inf_nan=False)]  # what the account may hold is the run's to say
 EXAMPLE = '{"symbols": ["AAPL"]}'
 MAX_SYMBOLS = 1000
 
@@ -24,7 +24,8 @@ class PredictRequest(Wire):
     as_of: dt.datetime | None = Field(default=None, description="Moment of the decision with its time zone; default: the last closed bar.")
     holdings: dict[str, Weight] | None = Field(
         default=None,
-        description="Fractions of equity held now, cash is the rest; default: what the run itself held then, and the answer says so.",
+        description="Fractions of equity held now, below 0 where short; cash is the rest. "
+        "Default: what the run itself held then, and the answer says so.",
     )
 
     @field_validator("as_of", mode="before")
@@ -42,12 +43,10 @@ class PredictRequest(Wire):
         raise ValueError(f"as_of is {reprlib.repr(value)}; expected a moment with its time zone, such as '2019-06-03T20:00:00Z'")
 
     @model_validator(mode="after")
-    def _each_once_and_at_most_all(self) -> PredictRequest:
+    def _each_once(self) -> PredictRequest:
         twice = next((s for i, s in enumerate(self.symbols) if s in self.symbols[:i]), None)
         if twice is not None:
             raise ValueError(f"symbols name {reprlib.repr(twice)} more than once; expected each once")
-        if self.holdings is not None and sum(self.holdings.values()) > 1.0 + 1e-9:
-            raise ValueError(f"holdings sum to {sum(self.holdings.values()):.4f}; expected at most 1, cash is the rest")
         return self
 
 
@@ -76,7 +75,7 @@ class Vote(Wire):
 
 class SymbolPrediction(Wire):
     symbol: str
-    target_weight: float = Field(description="Fraction of equity to hold from the next fill on.")
+    target_weight: float = Field(description="Fraction of equity to hold from the next fill on; below 0 is short.")
     held_weight: float = Field(description="Fraction of equity held when the decision was made.")
     expected_return: Estimate | None = Field(description="By the last return forecaster of the run's list, over the longest horizon.")
     forecasts: tuple[Estimate, ...]

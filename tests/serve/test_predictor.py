@@ -15,14 +15,18 @@ import pytest
 from rlaif_ray import cli
 from rlaif_ray.agents.debate import MANAGER
 from rlaif_ray.artefacts import FoldModels
+from rlaif_ray.backtest.engine import run
 from rlaif_ray.backtest.episodes import read_episode
 from rlaif_ray.backtest.on_ray import read_decisions
+from rlaif_ray.config import Config
 from rlaif_ray.core import Abstention, Cube, Decision, Episode, Forecaster, ForecastTable, MarketView, Opinion
 from rlaif_ray.errors import CheckpointError, DataError, MissingDataError
+from rlaif_ray.plan import terms_of
 from rlaif_ray.rl.direct_policy import DirectPolicy
+from rlaif_ray.rl.projection import ActionSet
 from rlaif_ray.serve.answer import moment_of
 from rlaif_ray.serve.predictor import Predictor
-from rlaif_ray.serve.schemas import Prediction
+from rlaif_ray.serve.schemas import Prediction, PredictRequest
 from tests.laws import perturb_future
 
 SAMPLE = 40  # decision bars of a fold
@@ -63,6 +67,64 @@ def test_an_answer_at_a_decision_bar_is_the_decision_that_the_backtest_traded(
             said = predictor.predict(symbols, as_of=at(predictor, models.first_row + k), holdings=holdings)
             assert said.holdings_from == holdings_from and said.model == f"direct, fold {models.fold}"
             np.testing.assert_allclose(weights(said), [decisions[k].weights[s] for s in symbols], rtol=0, atol=1e-9)
+
+
+BARS = 60  # of the walk below
+
+
+class Levered:
+    """Long what rose and short what fell, from what it holds as far as it may go."""
+
+    name = "direct"
+
+    def decide(self, view: MarketView) -> Decision:
+        moved = np.sign(np.nan_to_num(np.diff(view.history().close[-2:], axis=0)[0]))
+        weights = ActionSet(long_short=True).targets((moved + view.portfolio.weights)[None] / 2, view.listed[None])[0]
+        return Decision(view.as_of, dict(zip(view.symbols, weights.tolist(), strict=True)), "as far as it may", self.name)
+
+
+@pytest.fixture(scope="module")
+def levered(predictor: Predictor) -> tuple[Predictor, Sequence[Decision], Episode]:
+    """A run on a long-short account, and the walk of its policy through the first test block."""
+    tree, models = predictor.config.model_dump(), replace(predictor.models[0], policy=Levered())
+    tree["execution"] |= {"account": {"long_short": True}, "limits": {"max_weight": 1.0}}
+    config, rows = Config.model_validate(tree), slice(models.first_row, models.first_row + BARS)
+    terms = replace(terms_of(config, predictor.cube, predictor.dataset.sectors), fill=models.fill)
+    episode, decisions = run(Levered(), predictor.cube, rows, terms)
+    walked = replace(models, held=episode.weights, returns=episode.returns)
+    return Predictor(config, predictor.dataset, predictor.cube, [walked]), decisions, episode
+
+
+@pytest.mark.parametrize("holdings_from", ["request", "run"])
+def test_short_or_levered_an_answer_is_the_decision_that_the_backtest_traded(
+    levered: tuple[Predictor, Sequence[Decision], Episode], holdings_from: str
+) -> None:  # fmt: skip
+    served, decisions, episode = levered
+    symbols, first = served.cube.symbols, served.models[0].first_row
+    held = np.vstack([np.zeros(len(symbols)), episode.weights])
+    assert (held < -0.1).any() and np.abs(held[:BARS]).sum(axis=1).max() > 2.001  # it drifts beyond what may be asked for
+    for k in range(0, BARS, 3):
+        holdings = dict(zip(symbols, held[k].tolist(), strict=True)) if holdings_from == "request" else None
+        body = json.dumps({"symbols": symbols, "as_of": at(served, first + k).isoformat(), "holdings": holdings})
+        asked = PredictRequest.model_validate_json(body)
+        said = served.predict(asked.symbols, as_of=asked.as_of, holdings=asked.holdings)
+        assert said.holdings_from == holdings_from
+        np.testing.assert_allclose(weights(said), [decisions[k].weights[s] for s in symbols], rtol=0, atol=1e-9)
+        np.testing.assert_allclose([p.held_weight for p in said.predictions], held[k], rtol=0, atol=1e-12)
+        assert said.cash_weight == pytest.approx(1.0 - weights(said).sum(), abs=1e-9)
+
+
+def test_what_no_account_of_the_run_can_hold_is_refused(
+    predictor: Predictor, levered: tuple[Predictor, Sequence[Decision], Episode]
+) -> None:  # fmt: skip
+    served, (first, second, *_) = levered[0], predictor.cube.symbols
+    with pytest.raises(DataError, match=rf"holdings of {first} are -0\.5; this run's account is long-only: expected numbers >= 0"):
+        predictor.predict([first], holdings={first: -0.5})
+    with pytest.raises(DataError, match=r"holdings add up to 1\.2; this run's account is long-only: .* at most 1"):
+        predictor.predict([first], holdings={first: 0.6, second: 0.6})
+    served.predict([first], holdings={first: 1.9, second: -1.4})
+    with pytest.raises(DataError, match=r"holdings add up to 3\.4 without signs; expected at most 3\.333: beyond .*maintenance"):
+        served.predict([first], holdings={first: 1.9, second: -1.5})
 
 
 def test_live_goes_on_with_what_the_last_fold_held_and_the_report_shows_its_decision(tiny_run: Path, predictor: Predictor) -> None:
