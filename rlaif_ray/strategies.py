@@ -16,6 +16,7 @@ from scipy.stats import norm
 from rlaif_ray.core import POLICY_FILE, Cube, Decision, ForecastTable, MarketView, Policy
 from rlaif_ray.data.events import total_returns
 from rlaif_ray.errors import CheckpointError, MissingDataError
+from rlaif_ray.execution.simulator import LONG_ONLY
 from rlaif_ray.portfolio.allocation import hierarchical_risk_parity, mean_variance, min_variance, shrunk_covariance
 
 
@@ -205,7 +206,8 @@ class ForecastOptimiser:
     the horizon of the forecast: `portfolio.allocation.mean_variance`. Risk is the shrunk correlation of past returns at
     the volatilities that the forecast's spread tells. A forecast that tells nothing apart is equal weight, hardly traded.
 
-    It decides on the absolute rows 0, horizon, 2*horizon, ..., and whenever it holds nothing; else it keeps what it holds.
+    It decides on the absolute rows 0, horizon, 2*horizon, ..., and whenever it holds nothing, or what it would never ask for:
+    shorts, or more than its equity. Else it keeps what it holds.
     Candidates are listed names with a forecast that were listed `lookback` bars ago; while there are none, equal weight.
 
     Parameters
@@ -239,8 +241,9 @@ class ForecastOptimiser:
 
     def decide(self, view: MarketView) -> Decision:
         """Raises `MissingDataError` where the view has no forecast of the model for its own row."""
-        if view.t % self.horizon and view.portfolio.shares.any():
-            weights, reason = view.portfolio.weights, f"hold until the next forecast over {self.horizon} bars"
+        held = view.portfolio.weights
+        if view.t % self.horizon and held.any() and LONG_ONLY.allows(held):
+            weights, reason = held, f"hold until the next forecast over {self.horizon} bars"
         else:
             weights, reason = self._optimum(view), f"what {self.model} expects over {self.horizon} bars, less risk and trading costs"
         return Decision(view.as_of, dict(zip(view.symbols, weights.tolist(), strict=True)), reason, self.name)

@@ -10,7 +10,7 @@ import pytest
 
 from rlaif_ray.backtest.engine import run
 from rlaif_ray.backtest.on_ray import forecasts_at
-from rlaif_ray.core import Cube, Decision, Episode, Forecast, ForecastTable, MarketView
+from rlaif_ray.core import Cube, Decision, Episode, Forecast, ForecastTable, MarketView, Portfolio
 from rlaif_ray.errors import MissingDataError
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Accounts, Market
@@ -71,6 +71,15 @@ def test_it_decides_every_horizon_on_absolute_rows_and_keeps_what_it_holds_betwe
     assert {d.reason.split()[0] for d, k in zip(decisions[1:], since[1:], strict=True) if k} == {"hold"}
     assert episode.turnover[1:][since[1:] == 0].min() > 0.1
     assert np.median(episode.turnover[since == 3]) < 1e-9
+
+
+@pytest.mark.parametrize("weights", [[0.5, -0.2, 0, 0, 0], [1.2, 0.4, 0, 0, 0]])
+def test_shorts_and_debts_that_it_is_handed_are_not_kept(weights: list[float]) -> None:
+    cube = market()
+    close, held = cube.close[103], np.array(weights)
+    portfolio = Portfolio(cube.known_at[103], cube.symbols, 1.0 - held.sum(), held / close, close)
+    decision = optimiser().decide(MarketView(cube, 103, portfolio, forecasts_at(naive(cube), cube.known_at[103])))
+    assert "expects over 5 bars" in decision.reason and list(decision.weights.values()) == pytest.approx([0.2] * 5, abs=0.1)
 
 
 def test_it_earns_what_the_forecast_knows() -> None:
