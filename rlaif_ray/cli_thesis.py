@@ -14,7 +14,10 @@ WORDS = {
     "equal_weight": "equal weight each bar",
 }  # fmt: skip
 THESES = ("arm", "mean reward", "decision reward", "valid drawn, likeliest", "right class (most frequent)", "score, nats over climatology")
-MONEY = ("arm", "excess a bar over buy and hold", "excess a bar over equal weight", "Sharpe", "turnover a year", "edge")
+MONEY = (
+    "arm", "excess a bar over buy and hold", "excess a bar over equal weight", "Sharpe", "turnover a year", "edge",
+    "controls that began to bind",
+)  # fmt: skip
 
 
 def train(flags: dict[str, str], knobs: dict[str, str]) -> None:
@@ -37,7 +40,7 @@ def summary_text(result: Mapping[str, Any], *, trials: int) -> str:
     """One screen: what the theses saw, how they fared, what their positions earned, fold by fold, and what was tried."""
     arms = result["arms"]
     theses = [_theses(name, arm) for name, arm in arms.items() if "reward" in arm]
-    money = [_money(name, arm) for name, arm in arms.items()]
+    money = [_money(name, arm, result["trips"][name]) for name, arm in arms.items()]
     return "\n".join([
         *_title(result), "", *_table(THESES, theses), "", *_table(MONEY, money), "", *_table(*_by_fold(result)), "",
         *_findings(result), *result["notes"], f"{trials} series were tried on these bars.",
@@ -63,10 +66,11 @@ def _theses(name: str, arm: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _money(name: str, arm: Mapping[str, Any]) -> list[str]:
+def _money(name: str, arm: Mapping[str, Any], trips: Mapping[str, Any]) -> list[str]:
+    bound = ", ".join(f"{t['count']} x {control.replace('_', ' ')}" for control, t in trips.items())
     return [
         WORDS[name], _span(arm["excess_log_return"], "bp"), _span(arm["over_equal_weight"], "bp"), _span(arm["sharpe"], ".2f"),
-        f"{arm['turnover']['value']:.1f}", "EDGE" if arm["edge"] else "no edge",
+        f"{arm['turnover']['value']:.1f}", "EDGE" if arm["edge"] else "no edge", bound or "-",
     ]  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def policy_results(
     return {
         "policies": policies,
         "edges": edges,
-        "trips": {name: _tripped(episode) for name, episode in whole.items()},
+        "trips": {name: tripped(episode) for name, episode in whole.items()},
         "test": {"from": _day(benchmark.times[0]), "to": _day(benchmark.times[-1]), "bars": len(benchmark.times)},
         "curves": {
             "times": [_day(t) for t in benchmark.times[shown]],
@@ -72,7 +72,7 @@ def policy_results(
     }
 
 
-def _tripped(episode: Episode) -> dict[str, Any]:
+def tripped(episode: Episode) -> dict[str, Any]:
     """By risk control: how often it began to bind, on which days first and last, the largest reading and the limit."""
     by_control: dict[str, list[Trip]] = {}
     for trip in episode.trips:

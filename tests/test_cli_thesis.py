@@ -46,6 +46,15 @@ def test_the_table_says_what_is_planted_what_is_missing_and_what_is_claimed(fini
     assert all(len(line) < 260 for line in text.splitlines())
 
 
+def test_what_bound_the_arms_is_in_the_result_and_in_the_table(finished):
+    result = json.loads((finished / "result.json").read_text())
+    text = cli_thesis.summary_text(result, trials=6)
+    assert set(result["trips"]) == set(result["arms"]) and all(result["trips"].values())
+    for trips in result["trips"].values():
+        assert set(trips) <= {"name_cap", "drawdown"}  # what is on where no sector is known
+        assert all(f"{t['count']} x {control.replace('_', ' ')}" in text for control, t in trips.items())
+
+
 def test_resume_does_the_folds_that_are_missing_and_says_the_same(finished, tmp_path, capsys):
     broken = tmp_path / "run"
     shutil.copytree(finished, broken)

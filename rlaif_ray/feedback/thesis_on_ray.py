@@ -15,7 +15,7 @@ import torch
 from ray.exceptions import RayError
 
 from rlaif_ray import ray_runtime, results
-from rlaif_ray.backtest.engine import concatenate
+from rlaif_ray.backtest import engine
 from rlaif_ray.backtest.episodes import read_episode, write_episode
 from rlaif_ray.config import Config
 from rlaif_ray.config_thesis import Thesis
@@ -30,13 +30,16 @@ from rlaif_ray.feedback.thesis_experiment import RFT, SFT, Exam, Ground, Study, 
 from rlaif_ray.feedback.thesis_market import PRICE_SUBSET, observed_features, plant_insider, sources_of, thesis_features
 from rlaif_ray.feedback.thesis_rewards import Rewards
 from rlaif_ray.feedback.thesis_schema import ThesisForm
-from rlaif_ray.feedback.thesis_trades import EQUAL, HOLD, earned, equal, held, positions, traded
+from rlaif_ray.feedback.thesis_trades import earned, positions, traded
 from rlaif_ray.feedback.thesis_training import Rft, Sft
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import judged_rows
 from rlaif_ray.ledger import Trial, TrialLedger
 from rlaif_ray.plan import outcome_terms, terms_of, vault_of
 from rlaif_ray.runs import Run, Stage, code_version, seed_for, write_atomically
+from rlaif_ray.strategies import BuyAndHold, EqualWeight
+
+HOLD, EQUAL = BuyAndHold.name, EqualWeight.name
 
 
 def train_thesis(config: Config, run_dir: str | None = None, resume: str | None = None) -> tuple[Run, dict[str, Any]]:
@@ -139,9 +142,9 @@ def _fold_task(cube: Cube, fold: ThesisFold, study: Study, terms: Terms, judged_
     """Every arm of one fold, into `out_dir`: policy, what was tested, and the episodes."""
     torch.set_num_threads(1)
     out, ground = Path(out_dir), Ground.of(cube, study, judged_by)
+    for rule in (BuyAndHold(), EqualWeight()):
+        write_episode(out / f"{rule.name}.npz", engine.run(rule, cube, fold.test, terms)[0])
     listed = cube.listed[fold.test]
-    write_episode(out / f"{HOLD}.npz", held(cube, fold.test, terms))
-    write_episode(out / f"{EQUAL}.npz", traded(EQUAL, cube, fold.test, equal(listed), terms))
     for arm in study.arms:
         trained = taught(arm, ground, fold, seed=seed)
         trained.policy.save(out / arm)
@@ -158,7 +161,7 @@ def _result(
     """Everything that the table shows, and what led to it."""
     blocks = {arm: [Exam.load(stages[f.name] / f"{arm}.exam.npz") for f in folds] for arm in study.arms}
     walked = {name: [read_episode(stages[f.name] / f"{name}.npz") for f in folds] for name in (*study.arms, HOLD, EQUAL)}
-    whole = {name: concatenate(parts) for name, parts in walked.items()}
+    whole = {name: engine.concatenate(parts) for name, parts in walked.items()}
     drawn = {"bars_per_year": cube.bars_per_year, "resamples": config.backtest.resamples, "seed": seed_for(config.seed, "thesis/bootstrap")}
     arms = {name: earned(episode, whole[HOLD], whole[EQUAL], **drawn) for name, episode in whole.items()}
     vault = vault_of(config, cube)
@@ -168,6 +171,7 @@ def _result(
         "features": {"seen": list(seen), "missing": [f for f in study.form.features if f not in seen], "subset": _subset(seen, study)},
         "execution": results.execution_result(terms, len(cube.symbols)),
         "arms": {name: {**(figures(blocks[name], study.horizon_bars) if name in blocks else {}), **said} for name, said in arms.items()},
+        "trips": {name: results.tripped(episode) for name, episode in whole.items()},
         "rft_over_sft": paired(blocks[RFT], blocks[SFT], study.horizon_bars) if RFT in blocks else None,
         "test": {"from": _day(whole[HOLD].times[0]), "to": _day(whole[HOLD].times[-1]), "bars": len(whole[HOLD].times)},
         "folds": [

@@ -1,6 +1,6 @@
-"""What theses would have earned: the positions that their decisions imply, walked through the one simulator.
+"""What theses would have earned: the positions that their decisions imply, walked through the one simulator under the run's controls.
 
-Accounts are long-only there, so a decision tilts an equal weight: a sell holds none of the name, a hold the usual share, a
+Theses trade long-only, so a decision tilts an equal weight: a sell holds none of the name, a hold the usual share, a
 buy twice as much. An opinion is about the bars of its horizon, so a position is the mean of the tilts decided over the last
 of them (overlapping portfolios, Jegadeesh and Titman 1993): each decision is held for its horizon, and a part turns over
 each bar. Whoever decided nothing on a name counts as a hold.
@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from rlaif_ray.backtest.controlled import ControlledAccount, trips_of
 from rlaif_ray.backtest.metrics import summary
 from rlaif_ray.backtest.significance import edge
 from rlaif_ray.core import Cube, Episode
-from rlaif_ray.execution.caps import apply_cap
-from rlaif_ray.execution.simulator import Accounts, Market, StepResult, step, walk
+from rlaif_ray.execution.simulator import Market
 from rlaif_ray.execution.terms import Terms
-
-HOLD, EQUAL = "buy_and_hold", "equal_weight"
+from rlaif_ray.portfolio.limits import Controls
 
 
 def positions(signs: np.ndarray, listed: np.ndarray, horizon_bars: int) -> np.ndarray:
@@ -46,21 +45,11 @@ def equal(listed: np.ndarray) -> np.ndarray:
 
 
 def traded(name: str, cube: Cube, rows: slice, targets: np.ndarray, terms: Terms) -> Episode:
-    """The walk of target weights (R,A) decided on `rows`, from cash, each filled on the bar after it."""
-    market, accounts = Market.of(cube, terms.fill), Accounts.of_cash(1, len(cube.symbols), terms.cash_usd)
-    return _episode(name, cube, rows, walk(market, accounts, rows, apply_cap(targets, terms.limits.max_weight), terms.costs, terms.account))
-
-
-def held(cube: Cube, rows: slice, terms: Terms) -> Episode:
-    """Equal weight over what is tradable on the first row, then no trade; what it drifts to is kept whatever the cap."""
-    market, accounts = Market.of(cube, terms.fill), Accounts.of_cash(1, len(cube.symbols), terms.cash_usd)
-    targets = apply_cap(equal((cube.tradable & cube.listed)[rows.start][None]), terms.limits.max_weight)
-    bars = []
-    for row in range(rows.start, rows.stop):
-        bars.append(step(market, accounts, np.array([row]), targets, terms.costs, terms.account))
-        targets = accounts.weights(market, np.array([row + 1]))
-    result = StepResult.joined(bars)
-    return _episode(HOLD, cube, rows, result)
+    """The walk of target weights (R,A) decided on `rows`, from cash, each filled on the bar after it; controls have the last word."""
+    controls = Controls.of(cube, terms.limits, terms.sectors, slice(0, rows.start))
+    walked = ControlledAccount(Market.of(cube, terms.fill), controls, terms).advance(rows.start, targets)
+    times, result, trips = cube.times[rows.start + 1 : rows.stop + 1], walked.result, trips_of(controls, rows, [walked])
+    return Episode(times, cube.symbols, result.weights, result.gross, result.cost, result.turnover, name, trips)
 
 
 def earned(episode: Episode, hold: Episode, even: Episode, *, bars_per_year: float, resamples: int, seed: int) -> dict[str, Any]:
@@ -75,8 +64,3 @@ def earned(episode: Episode, hold: Episode, even: Episode, *, bars_per_year: flo
         **{name: figures[name] for name in names},
         "over_equal_weight": {"value": over.value, "low": over.low, "high": over.high}, "edge": over.claim,
     }  # fmt: skip
-
-
-def _episode(name: str, cube: Cube, rows: slice, result: StepResult) -> Episode:
-    times = cube.times[rows.start + 1 : rows.stop + 1]
-    return Episode(times, cube.symbols, result.weights, result.gross, result.cost, result.turnover, name)

@@ -35,7 +35,7 @@ from rlaif_ray.feedback.thesis_experiment import (
 )
 from rlaif_ray.feedback.thesis_market import plant_insider
 from rlaif_ray.feedback.thesis_on_ray import study_of
-from rlaif_ray.feedback.thesis_trades import earned, equal, held, positions, traded
+from rlaif_ray.feedback.thesis_trades import earned, equal, positions, traded
 from rlaif_ray.feedback.thesis_training import begin, fit_sft, teacher_loss
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.portfolio.limits import Limits
@@ -124,14 +124,20 @@ def test_to_hold_everything_is_equal_weight():
     np.testing.assert_allclose(positions(np.zeros(listed.shape), listed, 5), equal(listed))
 
 
-@pytest.mark.parametrize("cap", [1.0, 0.3])
-def test_holding_and_equal_weight_are_what_the_strategies_do(cap):
-    terms = replace(TRADE, limits=Limits(max_weight=cap))
+STRICT = Limits(max_weight=0.3, max_sector=0.5, drawdown=0.05, cooldown_bars=5, daily_loss=0.02)
+
+
+@pytest.mark.parametrize("limits", [Limits(), STRICT])
+def test_positions_are_traded_under_the_controls_that_bind_every_policy(limits):
+    sectors = {s: "first" if a < 3 else "last" for a, s in enumerate(CUBE.symbols)}
+    terms = replace(TRADE, limits=limits, sectors=sectors)
     even, _ = engine.run(EqualWeight(), CUBE, FOLD.test, terms)
-    np.testing.assert_allclose(traded("equal_weight", CUBE, FOLD.test, equal(CUBE.listed[FOLD.test]), terms).returns, even.returns)
-    if cap == 1.0:
-        hold, _ = engine.run(BuyAndHold(), CUBE, FOLD.test, terms)
-        np.testing.assert_allclose(held(CUBE, FOLD.test, terms).returns, hold.returns, atol=1e-12)
+    walked = traded("equal_weight", CUBE, FOLD.test, equal(CUBE.listed[FOLD.test]), terms)
+    np.testing.assert_array_equal(walked.returns, even.returns)
+    np.testing.assert_array_equal(walked.weights, even.weights)
+    assert walked.trips == even.trips
+    tripped = {trip.control for trip in walked.trips}
+    assert tripped == (set() if limits == Limits() else {"name_cap", "sector_cap", "drawdown", "daily_loss"})
 
 
 def test_what_was_tested_survives_the_disk_and_is_judged_by_date(tmp_path):
@@ -194,8 +200,8 @@ def experiment(strength: float, insider: float | None) -> tuple[dict[str, list[E
         walks = []
         for block, f in zip(blocks[arm], folds, strict=True):
             listed = cube.listed[f.test]
-            targets = positions(block.sides, listed, 5), equal(listed)
-            walks.append([traded(arm, cube, f.test, t, TRADE) for t in targets] + [held(cube, f.test, TRADE)])
+            mine = traded(arm, cube, f.test, positions(block.sides, listed, 5), TRADE)
+            walks.append([mine, *(engine.run(rule, cube, f.test, TRADE)[0] for rule in (EqualWeight(), BuyAndHold()))])
         mine, even, hold = (engine.concatenate(list(parts)) for parts in zip(*walks, strict=True))
         money[arm] = earned(mine, hold, even, bars_per_year=252.0, resamples=1000, seed=0)
     return blocks, money
