@@ -119,8 +119,8 @@ def _policy_tables(result: Mapping[str, Any], policies: Sequence[str], css: Mapp
     ]
     costs = [
         {
-            "name": p, "turnover": span(m["turnover"], "plain"), "drag": span(m["cost_drag"], "percent"),
-            "trips": _tripped(result["trips"][p]),
+            "name": p, "invested": span(m["invested"], "percent"), "turnover": span(m["turnover"], "plain"),
+            "drag": span(m["cost_drag"], "percent"), "trips": _tripped(result["trips"][p]),
         }
         for p in policies
         for m in [result["policies"][p]]

@@ -51,9 +51,10 @@ def policy_results(
     policies, edges = {}, {}
     for name, episode in whole.items():
         drawn = seed_for(seed, f"bootstrap/{name}")
-        row = metrics.summary(episode, benchmark, bars_per_year=bars_per_year, resamples=resamples, seed=drawn)
+        row: dict[str, Any] = metrics.summary(episode, benchmark, bars_per_year=bars_per_year, resamples=resamples, seed=drawn)
         claim = edge(episode.returns, benchmark.returns, resamples=resamples, seed=drawn)
         row["excess_annual_log_return"] = {k: v * bars_per_year for k, v in row["excess_log_return"].items()}
+        row["invested"] = {"value": float(np.abs(episode.weights).sum(axis=1).mean()), "low": None, "high": None}
         policies[name] = row
         seen = _detectable(episode, benchmark, bars_per_year)
         edges[name] = {"value": claim.value, "low": claim.low, "high": claim.high, "claim": claim.claim, **seen}
@@ -232,6 +233,11 @@ def notes(
         said.append("No market impact is charged: the source has no volumes, or --execution.costs.impact is 0.")
     if (least := effective_cap(cap := terms.limits.max_weight, len(cube.symbols))) > cap:
         said.append(f"A cap of {cap:.1%} on one name cannot be met by {len(cube.symbols)} names; it is {least:.1%} here.")
+    if (most := terms.account.participation) < np.inf:
+        said.append(
+            f"A fill takes at most {100 * most:.3g}% of its bar's volume, and what is cut is cancelled: buy-and-hold, which asks once, "
+            "goes without it."
+        )
     silent = [name for name, record in analysts.items() if not record["n_opinions"]]
     if silent:
         said.append(f"Abstained throughout, for lack of data: {', '.join(silent)}.")

@@ -36,7 +36,10 @@ class _DecidesInBulk:
 
 
 class BuyAndHold:
-    """Equal weight over what is tradable at the first decision, then no trade: dividends stay in cash, later names are not bought."""
+    """Equal weight over what is tradable at the first decision, then no trade.
+
+    Dividends stay in cash, later names are not bought, and what a fill was cut by is not asked for again.
+    """
 
     name = "buy_and_hold"
 

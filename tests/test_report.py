@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rlaif_ray import artefacts, results
+from rlaif_ray import artefacts, report, results
 from rlaif_ray.core import OPEN, Cube
 from rlaif_ray.errors import CheckpointError
+from rlaif_ray.execution.account import AccountRules
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Fill
 from rlaif_ray.execution.terms import Terms
@@ -30,6 +32,23 @@ def test_a_source_is_said_to_have_no_opens_only_where_it_has_none() -> None:
     prices = cube.prices.copy()
     prices[:, :, OPEN] = np.nan
     assert notes(replace(cube, prices=prices), "next_close") == ["The source has no opens: decisions fill at the next close."]
+
+
+def test_a_source_whose_fills_are_cut_is_said_to_leave_buy_and_hold_short() -> None:
+    cube, account = random_cube(np.random.default_rng(0), rows=50), AccountRules(participation=0.05)
+    said = results.notes(cube, source="synthetic", terms=Terms(CostModel(impact=0.5), account=account), analysts={}, trained_until=None)
+    assert said == [
+        "A fill takes at most 5% of its bar's volume, and what is cut is cancelled: buy-and-hold, which asks once, goes without it."
+    ]
+
+
+def test_the_page_says_what_share_each_policy_invested(tiny_run: Path, tmp_path: Path) -> None:
+    result = json.loads((tiny_run / "result.json").read_text())
+    assert all(0 <= p["invested"]["value"] <= 1 for p in result["policies"].values())
+    result["policies"]["buy_and_hold"]["invested"]["value"] = 0.005
+    page = report.render(result, tmp_path / "report.html", trials=1).read_text()
+    costs = page[page.index("Costs and risk controls") :]
+    assert "<th>invested</th>" in costs and "<td>buy_and_hold</td><td>0.5%</td>" in costs
 
 
 def test_models_of_a_run_that_was_stopped_while_it_kept_them_are_not_served(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from rlaif_ray.backtest.engine import run
 from rlaif_ray.backtest.significance import edge
 from rlaif_ray.core import Cube, MarketView
 from rlaif_ray.data.synthetic import SyntheticSource
+from rlaif_ray.execution.account import AccountRules
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Accounts, Market
 from rlaif_ray.execution.terms import Terms
@@ -158,6 +159,14 @@ def test_buy_and_hold_buys_once():
     assert decisions[2].reason == "hold what was bought"
     for t in (0, 1):
         assert BuyAndHold().decide(view_at(cube, t)).weights["C"] == t / 3
+
+
+def test_buy_and_hold_goes_without_what_a_fill_was_cut_by():
+    cube = daily([[10, 20]] * 4, volumes=[[1e3, 1e6]] * 4)
+    terms = Terms(fill="next_close", account=AccountRules(participation=0.1), cash_usd=10_000.0)
+    episode, _ = run(BuyAndHold(), cube, slice(0, 3), terms)
+    assert episode.weights[:, 0].tolist() == [0.1] * 3  # 100 shares of 500
+    assert episode.weights[:, 1].tolist() == [0.5] * 3
 
 
 def test_windows_follow_the_bar_size():
