@@ -122,17 +122,24 @@ def strip(rows: Sequence[tuple[str, str, np.ndarray]], *, title: str) -> str:
 
 
 def stacked(times: Sequence[str], layers: Sequence[Series], *, title: str) -> str:
-    """Stacked shares of one over time (what was held); the layers' sum stays at or below 1."""
+    """Stacked fractions of equity over time (what was held): longs upwards from zero, shorts downwards."""
     x = np.linspace(LEFT, WIDTH - RIGHT, num=len(times))
-    base = np.zeros(len(times))
-    parts = [_y_axis(0.0, 1.0, log=False, percent=True)]
-    for s in layers:
-        top = base + s.y
-        upper = TOP + (1 - top) * (HEIGHT - TOP - BOTTOM)
-        lower = TOP + (1 - base) * (HEIGHT - TOP - BOTTOM)
-        outline = "L".join(f"{a:.1f},{b:.1f}" for a, b in [*zip(x, upper, strict=True), *zip(x[::-1], lower[::-1], strict=True)])
-        parts.append(f'<path class="area {s.css}" d="M{outline}Z"><title>{escape(s.label)}</title></path>')
-        base = top
+    held = np.stack([s.y for s in layers])
+    longs, shorts = np.maximum(held, 0.0), np.minimum(held, 0.0)
+    low, high = min(0.0, float(shorts.sum(axis=0).min())), max(1.0, float(longs.sum(axis=0).max()))
+
+    def to_y(y: np.ndarray) -> np.ndarray:
+        return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [_y_axis(low, high, log=False, percent=True)]
+    for side in (longs, shorts):
+        for s, y, top in zip(layers, side, side.cumsum(axis=0), strict=True):
+            if y.any():
+                upper, lower = to_y(top), to_y(top - y)
+                outline = "L".join(f"{a:.1f},{b:.1f}" for a, b in [*zip(x, upper, strict=True), *zip(x[::-1], lower[::-1], strict=True)])
+                parts.append(f'<path class="area {s.css}" d="M{outline}Z"><title>{escape(s.label)}</title></path>')
+    if shorts.any():
+        parts.append(f'<path class="zero" d="M{LEFT},{to_y(np.zeros(1))[0]:.1f}H{WIDTH - RIGHT}"/>')
     parts.append(_x_axis(times, x))
     return _svg(parts, title)
 

@@ -132,6 +132,7 @@ def _policy_tables(result: Mapping[str, Any], policies: Sequence[str], css: Mapp
         + " + ".join(f"{v:g} bps {k.replace('_', ' ')}" for k, v in bps.items())
         + f" = {sum(bps.values()):g} bps"
         + (f", and square-root impact of {traded['impact']['impact']:.3g} bar volatilities" if traded["impact"]["impact"] else "")
+        + (f". Who is short pays {traded['borrow_bps_a_day']:g} bps a day for it" if traded["account"]["long_short"] else "")
         + f". No name is given more than {100 * traded['max_weight']:.3g}% of equity."
     )
     return {
@@ -225,10 +226,11 @@ def _judge_line(fold: str, record: Mapping[str, Any]) -> str:
 def _holdings(result: Mapping[str, Any]) -> dict[str, Any]:
     held = result["curves"]["weights"]
     weights = np.array(held["values"], float).reshape(len(result["curves"]["times"]), -1)
-    order = np.argsort(-weights.mean(axis=0), kind="stable")
-    top, rest = order[:8], order[8:]
+    order = np.argsort(-np.abs(weights).mean(axis=0), kind="stable")
+    top, rest = order[:8], weights[:, order[8:]]
     layers = [Series(held["symbols"][j], f"c{k}", weights[:, j]) for k, j in enumerate(top)]
-    layers.append(Series("all others", "c9", weights[:, rest].sum(axis=1)))
+    # Longs and shorts of the others do not cancel: both are held.
+    layers += [Series("all others", "c9", side.sum(axis=1)) for side in (np.maximum(rest, 0.0), np.minimum(rest, 0.0))]
     decision = result["decision"]
     rows = [
         {
@@ -236,11 +238,11 @@ def _holdings(result: Mapping[str, Any]) -> dict[str, Any]:
             "p_up": number(next((v["p_up"] for v in p["votes"] if v["author"] == "manager"), None), "plain3"),
             "claims": "; ".join(c for v in p["votes"] if v["author"] != "manager" for c in v["claims"]),
         }
-        for p in sorted(decision["predictions"], key=lambda p: -p["target_weight"])[:12]
+        for p in sorted(decision["predictions"], key=lambda p: -abs(p["target_weight"]))[:12]
     ]  # fmt: skip
     return {
         "holdings_chart": charts.stacked(result["curves"]["times"], layers, title=f"Weights held by {result['policy']}"),
-        "holdings_legend": [{"label": s.label, "css": s.css} for s in layers],
+        "holdings_legend": [{"label": s.label, "css": s.css} for s in layers[:-1]],
         "decision_reason": f"Decision of {decision['model']} at {decision['as_of']}: {decision['reason']}", "decision_rows": rows,
     }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def test_a_source_whose_fills_are_cut_is_said_to_leave_buy_and_hold_short() -> N
     assert said == [
         "A fill takes at most 5% of its bar's volume, and what is cut is cancelled: buy-and-hold, which asks once, goes without it."
     ]
+
+
+def test_the_page_of_a_long_short_book_shows_both_sides(tiny_run: Path, tmp_path: Path) -> None:
+    result = json.loads((tiny_run / "result.json").read_text())
+    held, symbols = result["curves"]["weights"], result["curves"]["weights"]["symbols"]
+    held["values"] = [[-0.7, 0.9, 0.1, -0.2, 0.0] for _ in held["values"]]
+    for told, weight in zip(result["decision"]["predictions"], held["values"][0], strict=True):
+        told["target_weight"] = weight
+    page = report.render(result, tmp_path / "report.html", trials=1).read_text()
+    chart = page[page.index("What the model held") :]
+    legend = re.findall(r'<span class="key c\d"></span>(.*?)</span>', chart)
+    assert legend == [symbols[1], symbols[0], symbols[3], symbols[2], symbols[4], "all others"]
+    assert re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>", chart)[:3] == [
+        (symbols[1], "90.0%"), (symbols[0], "-70.0%"), (symbols[3], "-20.0%")
+    ]  # fmt: skip
 
 
 def test_the_page_says_what_share_each_policy_invested(tiny_run: Path, tmp_path: Path) -> None:
