@@ -27,7 +27,9 @@ from rlaif_ray.feedback.scoring import metric
 from rlaif_ray.feedback.yardstick import OutcomeTerms
 from rlaif_ray.folds import Cycle, Fold, cycles, judged_rows, walk_forward
 from rlaif_ray.forecast.on_ray import check_context
-from rlaif_ray.portfolio.limits import Limits
+from rlaif_ray.policies import LEARNERS
+from rlaif_ray.portfolio.limits import TURBULENCE_BARS, Limits
+from rlaif_ray.portfolio.risk import LEAST_BARS
 from rlaif_ray.rl.direct_training import HORIZON
 from rlaif_ray.rl.env import check_room
 from rlaif_ray.vault import Vault
@@ -98,18 +100,30 @@ def cut_folds(config: Config, cube: Cube) -> list[Fold]:
         raise DataError(f"{error}; {vault.bars} bars from {vault.first} on are a vault, see --backtest.vault_from") from None
     for fold in folds:
         check_context(fold, config.forecast)
-        check_room(fold.train_rows.stop - fold.train_rows.start, *_episode(config.rl))
+        _check_episode(fold, config.rl)
+        _check_turbulence(fold, config)
     return folds
 
 
-def _episode(section: RL) -> tuple[int, str]:
-    """Bars in a row that the run's learner needs, and the knob that says so."""
+def _check_episode(fold: Fold, section: RL) -> None:
+    """That the bars in a row which a learner needs are there; who learns nothing needs none."""
+    rows = fold.train_rows.stop - fold.train_rows.start
     match section.policy:
         case "direct":
-            return section.direct.horizon_bars, HORIZON
+            check_room(rows, section.direct.horizon_bars, HORIZON)
         case "sac":
-            return section.sac.episode_bars, "rl.sac.episode_bars"
-    return 1, "rl.policy"
+            check_room(rows, section.sac.episode_bars)
+
+
+def _check_turbulence(fold: Fold, config: Config) -> None:
+    """That the turbulence pause has readings for a threshold before its first decision, a learner's on validation; gaps may leave fewer."""
+    first = fold.validation if config.rl.policy in LEARNERS else fold.last
+    needed = TURBULENCE_BARS + 1 + LEAST_BARS  # the first return is on the second row
+    if config.execution.limits.turbulence < 1 and first.rows.start < needed:
+        raise DataError(
+            f"{first.rows.start} bars before the {first.role} rows of fold {fold.name}; the turbulence pause needs {needed}, {LEAST_BARS} "
+            f"readings after {TURBULENCE_BARS} bars each: bring more bars, or leave out --execution.limits.turbulence"
+        )
 
 
 def cut_cycles(config: Config, cube: Cube) -> list[Cycle]:

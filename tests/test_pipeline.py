@@ -24,6 +24,7 @@ from rlaif_ray.errors import ConfigError, DataError, MissingDataError
 from rlaif_ray.ledger import TrialLedger
 from rlaif_ray.pipeline import _or_end_all, run_pipeline
 from rlaif_ray.plan import cut_folds
+from rlaif_ray.portfolio.limits import Controls, Limits
 from rlaif_ray.runs import committed
 from tests.laws import random_cube
 from tests.tiny import TINY, arguments, knobs
@@ -216,3 +217,16 @@ def test_what_a_later_stage_could_not_do_is_told_with_the_folds(knob: dict[str, 
     assert [fold.name for fold in cut_folds(load_config("smoke", None, TINY), cube)] == ["0", "live"]
     with pytest.raises((ConfigError, DataError), match=says):
         cut_folds(load_config("smoke", None, {**TINY, **knob}), cube)
+
+
+def test_a_turbulence_pause_without_enough_readings_is_told_with_the_folds() -> None:
+    """A learner meets it on validation, from row 301 on, who learns nothing on the test block, from row 345 on."""
+    cube = random_cube(np.random.default_rng(0), rows=460, assets=3)
+    knobs = {**TINY, "forecast.models": "[naive, lightgbm]", "execution.limits.turbulence": "0.99"}
+    with pytest.raises(DataError, match="301 bars before the validation rows of fold 0; the turbulence pause needs 313"):
+        cut_folds(load_config("smoke", None, knobs), cube)
+    assert cut_folds(load_config("smoke", None, {**knobs, "rl.policy": "lightgbm_optimiser"}), cube)
+    limits = Limits(turbulence=0.99)
+    Controls.of(cube, limits, {}, slice(0, 313))
+    with pytest.raises(DataError, match="hold 59 readings"):
+        Controls.of(cube, limits, {}, slice(0, 312))
