@@ -1,6 +1,7 @@
 """Help is quick and complete; every mistake is one line and exit 2; flags and knobs reach the pipeline."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from rlaif_ray.cli import VERBS, _known_cause, _parse, main
-from rlaif_ray.config import Config, known_knobs
+from rlaif_ray.config import Config, known_knobs, load_config
 from rlaif_ray.errors import ConfigError, DataError, ModelError
 from rlaif_ray.runs import Run
 
 ROOT = Path(__file__).parents[1]
+GUIDES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "Makefile")]
+GUIDES += [file for folder in ("clusters", "experiments", "serve_configs") for file in sorted((ROOT / folder).glob("*.yaml"))]
 
 
 def heavy_modules_after(words: list[str], heavy: set[str]) -> tuple[str, str]:
@@ -138,3 +141,44 @@ def test_a_job_is_the_same_door(verb):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert f"usage: rlaif {verb}" in done.stdout
+
+
+def commands():
+    """Verb and words after it of each command of ours that a document shows; what stands behind a # is left out."""
+    found = []
+    for file in GUIDES:
+        text = file.read_text().replace("\\\n", " ")
+        shown = "".join(re.findall(r"^```console\n(.*?)^```", text, re.M | re.S)) if file.suffix == ".md" else text
+        for job, after in re.findall(r"(?:^|[\s/])(?:rlaif|python -m jobs\.(\w+)) (.*?)(?:&&|$)", shown, re.M):
+            words = shlex.split(after, comments=True)
+            length = 2 if " ".join(words[:2]) in VERBS else 1
+            verb = next(v for v in VERBS if re.sub("[- ]", "_", v) == job) if job else " ".join(words[:length])
+            found.append((verb, words if job else words[length:]))
+    return found
+
+
+def test_every_knob_that_is_named_exists():
+    """In documents, in configurations and in the program's own advice; a knob that is a mapping may be named with a key of it."""
+    known = known_knobs()
+    sections = "|".join(Config.model_fields)
+    named = re.compile(rf"(?<![\w-])--((?:{sections})(?:\.[a-z_0-9]+)+)|(?<![\w./-])((?:{sections})(?:\.[a-z_0-9]+)+)=")
+    stale = []
+    for file in [*GUIDES, *sorted((ROOT / "rlaif_ray").rglob("*.py")), *sorted((ROOT / "jobs").glob("*.py"))]:
+        for knob in {a or b for a, b in named.findall(file.read_text())}:
+            mapping, _, _ = knob.rpartition(".")
+            if knob not in known and not (mapping in known and isinstance(known[mapping][0], dict)):
+                stale.append(f"{file.relative_to(ROOT)}: {knob}")
+    assert not stale
+
+
+@pytest.mark.parametrize(("verb", "words"), commands())
+def test_every_command_that_is_shown_is_taken(verb, words, monkeypatch):
+    """As far as flags and knobs go; a file that its reader brings is not there."""
+    monkeypatch.chdir(ROOT)
+    if "--help" in words:
+        return
+    flags, knobs = _parse(VERBS[verb], words)
+    file = flags.get("config")
+    if VERBS[verb].takes_knobs:
+        source = {"type": "alpaca"} if verb == "stream" else None
+        load_config(flags.get("scale"), file if file and Path(file).is_file() else None, knobs, source)

@@ -117,7 +117,7 @@ class PortfolioVectorEnv(VectorEnv):
     ) -> None:  # fmt: skip
         check_room(len(track.table), episode_bars)
         if allowed.long_short and not track.account.long_short:
-            raise ConfigError("actions may ask for shorts that the account may not hold; set --execution.long_short, or ask for longs")
+            raise ConfigError("actions ask for shorts that the account may not hold; set --execution.account.long_short, or ask for longs")
         if not 0.0 < cost_range[0] <= cost_range[1] < np.inf:
             raise ConfigError(f"costs are multiplied by {cost_range[0]} to {cost_range[1]}; expected numbers above 0 that rise")
         if not 0.0 < subset <= 1.0:

@@ -357,7 +357,7 @@ def test_scores_that_do_not_fit_are_refused() -> None:
         env.step(np.array([[0.0, 0.0, np.nan], [0.0, 0.0, 0.0]]))
     with pytest.raises(ExecutionError, match=r"shape \(2, 4\); expected \(N,A\) = \(2, 3\)"):
         env.step(np.zeros((2, 4)))
-    with pytest.raises(ConfigError, match="shorts that the account may not hold"):
+    with pytest.raises(ConfigError, match=r"shorts that the account may not hold; set --execution\.account\.long_short"):
         environment(t, allowed=ActionSet(0.5, long_short=True))
     with pytest.raises(ConfigError, match=r"offers 0\.0 of the names"):
         environment(t, subset=0.0)
