@@ -42,7 +42,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One policy, judged on one test block. The same (policy, config_hash, data_version, test_block) again is no new trial."""
+    """One policy, judged on one test block. The same (policy, config_hash, data_version, test_block) again is no new trial.
+
+    What was chosen among without a test block, a sweep's draws, has rows of another name there and no returns (T = 0).
+    """
 
     policy: str
     baseline: bool  # a rule that is judged beside what is tried
@@ -164,9 +167,9 @@ class TrialLedger:
                 if r["returns_hash"] != _series_hash(*series[r["number"]]):
                     raise DataError(f"the ledger {self.path} is broken: the returns of record {r['number']} were edited; {REPAIR}")
             at, net, benchmark = (np.concatenate(parts) for parts in zip(*(series[r["number"]] for r in blocks), strict=True))
-            order = np.argsort(at, kind="stable")
-            place = order[np.minimum(np.searchsorted(at, wanted, sorter=order), len(at) - 1)]
-            if (at[place] == wanted).all():
+            if np.isin(wanted, at).all():
+                order = np.argsort(at, kind="stable")
+                place = order[np.searchsorted(at, wanted, sorter=order)]
                 whole.append(blocks[0])
                 columns.append((net[place], benchmark[place]))
         net, benchmark = np.array(columns, np.float64).reshape(-1, 2, len(wanted)).transpose(1, 2, 0)

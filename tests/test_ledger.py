@@ -76,6 +76,15 @@ def test_returns_of_all_that_was_tried_on_the_same_bars(ledger: TrialLedger) -> 
     assert (nothing.names, nothing.net.shape, nothing.benchmark.shape, nothing.left_out) == ((), (10, 0), (10, 0), 0)
 
 
+def test_a_trial_without_returns_is_counted_and_left_out(ledger: TrialLedger) -> None:
+    """What a sweep drew was walked on no test block: the search was that much wider, and there is nothing to correlate."""
+    ledger.record([trial(block=slice(0, 10)), trial("drawn", slice(0, 10))])
+    drawn = replace(trial("drawn"), test_block="validation", times=DAYS[:0], net=np.empty(0), benchmark=np.empty(0))
+    assert [ledger.record([drawn, replace(drawn, config_hash="drawn-2")]) for _ in range(2)] == [2, 0]
+    tried = ledger.returns("data-1", DAYS)
+    assert (tried.names, tried.left_out, ledger.count("data-1")) == (("sac config-1", "sac drawn"), 1, 4)
+
+
 Rows = list[Record]
 
 
