@@ -51,8 +51,8 @@ class Sweep(Section):
         }
     )  # fmt: skip
     """Values to choose from, by knob of rl.direct."""
-    stop_early: bool = True
-    """Trials that do badly are stopped (ASHA); which ones also depends on who came first."""
+    stop_early: bool = False
+    """Stop trials that do badly (ASHA). Which ones also depends on who came first, so that result.json does not show the trials then."""
 
 
 class SAC(Section):

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import ray
 import ray.train
 import torch
+from pydantic import ValidationError
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from safetensors.numpy import load_file, save_file
@@ -36,10 +38,11 @@ OBJECTIVE = "validation_log_excess"
 
 
 class Sweep(NamedTuple):
-    """What came of a sweep: the best knobs, and all trials from the best to the worst."""
+    """What came of a sweep: the best knobs, all trials that came to an end from the best to the worst, and those that failed."""
 
     best: dict[str, Any]
     trials: list[dict[str, Any]]  # {"knobs", "validation_log_excess", "checks"}
+    failed: list[dict[str, Any]]  # {"knobs", "error"}
 
 
 def train_direct(
@@ -90,15 +93,45 @@ def _train_members(config: dict[str, Any]) -> None:
     ray.train.report({"members": section.members})
 
 
+def candidates(space: Mapping[str, Sequence[Any]], section: Direct, rows: int) -> dict[str, list[Any]]:
+    """The values of a space as `section` would hold them.
+
+    Parameters
+    ----------
+    rows : rows that a trial learns on.
+
+    Raises `ConfigError` for a knob that there is not, and for a value that it cannot have.
+    """
+    fine: dict[str, list[Any]] = {}
+    for knob, values in space.items():
+        if knob not in Direct.model_fields:
+            raise ConfigError(f"the sweep is over {knob!r}; expected knobs of rl.direct.{did_you_mean(knob, Direct.model_fields)}")
+        if not values:
+            raise ConfigError(f"--sweep.space.{knob} is empty; expected values to choose from, or leave it out")
+        fine[knob] = [_candidate(knob, value, section) for value in values]
+    for bars in fine.get("horizon_bars", []):
+        check_room(rows, bars, "sweep.space.horizon_bars")
+    if "horizon_bars" not in fine:
+        check_room(rows, section.horizon_bars, HORIZON)
+    return fine
+
+
+def _candidate(knob: str, value: Any, section: Direct) -> Any:
+    try:
+        return getattr(Direct(**section.model_dump() | {knob: value}), knob)
+    except ValidationError as error:
+        raise ConfigError(f"--sweep.space.{knob} has {value!r}; expected: {error.errors()[0]['msg']}") from None
+
+
 def sweep(
     course: Course, space: Mapping[str, Sequence[Any]], *, section: Direct, trials: int, seed: int, storage: str | Path,
-    stop_early: bool = True,
+    stop_early: bool = False,
 ) -> Sweep:  # fmt: skip
     """Try knobs of `section` drawn from `space`, one network a trial, all with one seed; the validation rows alone tell which are best.
 
     A trial is worth the log return over equal weight on validation of the weights that it keeps, which means the same whatever
     its risk aversion and penalties are. The best of many is flattered by having been chosen: it is no result, and every trial counts
-    as one where results are judged.
+    as one where results are judged, for which the caller hands them to the ledger.
 
     Parameters
     ----------
@@ -107,18 +140,16 @@ def sweep(
     stop_early : trials that do badly are stopped (ASHA: Li et al. 2020); which ones also depends on who came first. Off, the same
         seed gives the same table.
 
-    Raises `ConfigError` for a knob that there is not, and `ModelError` where no trial came to an end.
+    Raises what `candidates` does, before any trial starts, and `ModelError` where no trial came to an end.
     """
-    for knob in space:
-        if knob not in Direct.model_fields:
-            raise ConfigError(f"the sweep is over {knob!r}; expected knobs of rl.direct.{did_you_mean(knob, Direct.model_fields)}")
+    values = candidates(space, section, len(course.train.table))
     scratch = Path(storage).absolute() / "sweep"
     shutil.rmtree(scratch, ignore_errors=True)
     scheduler = ASHAScheduler(max_t=CHECKS, grace_period=_PATIENCE, reduction_factor=_KEPT) if stop_early else None
     trial = tune.with_parameters(_try, course=course, section=section, seed=seed)
     tuner = tune.Tuner(
         tune.with_resources(trial, {"CPU": 1}),
-        param_space={knob: tune.choice(list(values)) for knob, values in space.items()},
+        param_space={knob: tune.choice(choices) for knob, choices in values.items()},
         tune_config=tune.TuneConfig(
             metric=OBJECTIVE, mode="max", num_samples=trials, scheduler=scheduler, search_alg=BasicVariantGenerator(random_state=seed),
             reuse_actors=True,  # a process takes longer to start than a small trial does
@@ -126,17 +157,25 @@ def sweep(
         run_config=tune.RunConfig(name="direct", storage_path=str(scratch), verbose=0),
     )  # fmt: skip
     grid = tuner.fit()
-    results = [grid[k] for k in range(len(grid))]
-    ended = [r for r in results if r.error is None and r.metrics]
-    if not ended:
-        raise ModelError(f"none of {trials} trials came to an end; the first failed with {results[0].error}")
     table: list[dict[str, Any]] = []
-    for result in ended:
+    failed: list[dict[str, Any]] = []
+    for result in (grid[k] for k in range(len(grid))):
         told: dict[str, Any] = dict(result.metrics or {})
-        table.append({"knobs": result.config, OBJECTIVE: told[OBJECTIVE], "checks": told["training_iteration"]})
+        if result.error is not None:
+            failed.append({"knobs": result.config, "error": _why(result.error)})
+        else:
+            table.append({"knobs": result.config, OBJECTIVE: told[OBJECTIVE], "checks": told["training_iteration"]})
+    if not table:
+        raise ModelError(f"none of {trials} trials came to an end; the first failed with: {failed[0]['error']}")
     table.sort(key=lambda row: -row[OBJECTIVE])
     shutil.rmtree(scratch)
-    return Sweep(section.model_dump() | table[0]["knobs"], table)
+    return Sweep(section.model_dump() | table[0]["knobs"], table, failed)
+
+
+def _why(error: Exception) -> str:
+    """What a trial failed with, in a line: where and in which process is no news of its knobs."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
 
 def _try(knobs: dict[str, Any], *, course: Course, section: Direct, seed: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import pytest
 
 from rlaif_ray.backtest import engine
 from rlaif_ray.config_rl import RL, Direct
-from rlaif_ray.errors import ConfigError
+from rlaif_ray.errors import ConfigError, ModelError
 from rlaif_ray.execution.terms import Terms
 from rlaif_ray.folds import walk_forward
 from rlaif_ray.portfolio.limits import Limits
 from rlaif_ray.rl.course import Course
-from rlaif_ray.rl.direct_on_ray import OBJECTIVE, sweep, train_direct
+from rlaif_ray.rl.direct_on_ray import OBJECTIVE, candidates, sweep, train_direct
 from rlaif_ray.rl.direct_policy import DirectPolicy
 from rlaif_ray.rl.direct_training import CHECKS, fit_network
 from rlaif_ray.runs import seed_for
@@ -113,7 +113,7 @@ def test_a_sweep_finds_the_knob_that_learns_and_says_the_same_again(tmp_path: Pa
     given = Course.of(cube, FOLD, {}, None, TERMS, section=SECTION, features=cube.feature_names)
     space = {"learning_rate": (1e-9, 1e-2), "turnover": (0.0, 1e-4)}
     first, again = (
-        sweep(given, space, section=SECTION.direct, trials=4, seed=3, storage=tmp_path, stop_early=False) for _ in range(2)
+        sweep(given, space, section=SECTION.direct, trials=4, seed=3, storage=tmp_path) for _ in range(2)
     )  # fmt: skip
     assert first == again and not list(tmp_path.iterdir())
     values = [t[OBJECTIVE] for t in first.trials]
@@ -130,11 +130,39 @@ def test_a_sweep_finds_the_knob_that_learns_and_says_the_same_again(tmp_path: Pa
 def test_bad_trials_are_stopped_early(tmp_path: Path) -> None:
     cube = toy(signal=1.0, rows=600)
     given = Course.of(cube, FOLD, {}, None, TERMS, section=SECTION, features=cube.feature_names)
-    found = sweep(given, {"learning_rate": (1e-9, 1e-2)}, section=SECTION.direct, trials=6, seed=3, storage=tmp_path)
+    found = sweep(given, {"learning_rate": (1e-9, 1e-2)}, section=SECTION.direct, trials=6, seed=3, storage=tmp_path, stop_early=True)
     assert len(found.trials) == 6 and found.best["learning_rate"] == 1e-2
     assert min(t["checks"] for t in found.trials) < CHECKS == found.trials[0]["checks"]
 
 
-def test_a_knob_that_there_is_not_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the sweep is over 'learning_rat'.*Did you mean 'learning_rate'"):
-        sweep(replace(course()), {"learning_rat": (1e-3,)}, section=SECTION.direct, trials=1, seed=0, storage=tmp_path)
+@pytest.mark.parametrize(
+    ("space", "line"),
+    [
+        ({"learning_rat": [1e-3]}, r"the sweep is over 'learning_rat'.*Did you mean 'learning_rate'"),
+        ({"steps": [10, 0]}, r"^--sweep\.space\.steps has 0; expected: .*greater than or equal to 1"),
+        ({"input_noise": [-1]}, r"^--sweep\.space\.input_noise has -1"), ({"hidden": [[8], []]}, r"^--sweep\.space\.hidden has \[\]"),
+        ({"horizon_bars": [4, 400]}, r"^--sweep\.space\.horizon_bars is 400, but there are \d+ bars"),
+        ({"turnover": []}, r"^--sweep\.space\.turnover is empty"),
+    ],
+)  # fmt: skip
+def test_a_space_that_cannot_be_is_refused_before_any_trial_starts(space: dict[str, Any], line: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=line) as caught:
+        sweep(course(), space, section=SECTION.direct, trials=1, seed=0, storage=tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_values_come_as_the_section_holds_them() -> None:
+    """YAML reads 1e-3 as a word."""
+    space = {"learning_rate": ["1e-3"], "hidden": [[8, 8]], "horizon_bars": [4]}
+    found = candidates(space, Direct(horizon_bars=400), 100)
+    assert found == {"learning_rate": [1e-3], "hidden": [(8, 8)], "horizon_bars": [4]}
+
+
+def test_trials_that_fail_are_told_with_why_and_all_of_them_are_an_error(tmp_path: Path) -> None:
+    section = SECTION.direct.model_copy(update={"heads": 2, "steps": 10})
+    found = sweep(course(), {"hidden": [[9], [8]]}, section=section, trials=4, seed=0, storage=tmp_path)
+    assert len(found.trials) + len(found.failed) == 4 and found.best["hidden"] == (8,)
+    why = "2 heads do not divide the last hidden width, 9; change --rl.direct.heads or --rl.direct.hidden"
+    assert found.failed and all(trial == {"knobs": {"hidden": (9,)}, "error": why} for trial in found.failed)
+    with pytest.raises(ModelError, match="none of 1 trials came to an end; the first failed with: 2 heads do not divide"):
+        sweep(course(), {"hidden": [[9]]}, section=section, trials=1, seed=0, storage=tmp_path)
