@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, NaiveDatetime, ValidationError, field_validator
 
 from rlaif_ray.config_data import FACT_SOURCES, SOURCES, DataConfig, FactsConfig, Section, SyntheticData
 from rlaif_ray.config_execution import Execution
@@ -174,6 +174,8 @@ class Backtest(Section):
     """First day of the vault, before which all test blocks end; default: the last two years of a real set, none of a synthetic one."""
     vault: Literal["closed", "open", "broken"] = "closed"
     """open: test in the vault alone, once a configuration; broken: once more, and stamped (--open-vault, --break-vault)."""
+    chosen_until: NaiveDatetime | None = None
+    """Last bar, in UTC, that knobs were chosen on: all test blocks begin after it. `rlaif sweep` writes it beside the knobs it found."""
 
 
 _NO_RESULT: dict[str, Any] = {"lake": True, "facts": True, "text": True, "sweep": True}  # sections that can change none
@@ -200,8 +202,8 @@ class Config(Section):
 
     @property
     def hash(self) -> str:
-        """Of everything that can change a result on given test blocks; where the lake lies cannot, nor that the vault is open."""
-        return content_hash(self.model_dump(mode="json", exclude={**_NO_RESULT, "backtest": {"vault"}}))
+        """Of everything that can change a result on given test blocks; where the lake lies cannot, nor what blocks are allowed."""
+        return content_hash(self.model_dump(mode="json", exclude={**_NO_RESULT, "backtest": {"vault", "chosen_until"}}))
 
     @property
     def dataset(self) -> str:
@@ -211,7 +213,7 @@ class Config(Section):
     @property
     def family(self) -> str:
         """The hash without the seed and without where the vault begins: what may open it once."""
-        chance = {**_NO_RESULT, "seed": True, "backtest": {"vault", "vault_from"}}
+        chance = {**_NO_RESULT, "seed": True, "backtest": {"vault", "vault_from", "chosen_until"}}
         return content_hash(self.model_dump(mode="json", exclude=chance))
 
 

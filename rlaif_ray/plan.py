@@ -5,6 +5,7 @@ Told before the first fold works, so that what cannot be done is said while noth
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -98,11 +99,22 @@ def cut_folds(config: Config, cube: Cube) -> list[Fold]:
         if vault.row is None:
             raise
         raise DataError(f"{error}; {vault.bars} bars from {vault.first} on are a vault, see --backtest.vault_from") from None
+    _check_unread(folds[0], cube, section.chosen_until)
     for fold in folds:
         check_context(fold, config.forecast)
         _check_episode(fold, config.rl)
         _check_turbulence(fold, config)
     return folds
+
+
+def _check_unread(first: Fold, cube: Cube, chosen_until: dt.datetime | None) -> None:
+    """That no test block has a bar on which knobs of the config were chosen; the first fold's begins first."""
+    begins = cube.times[first.last.rows.start]
+    if chosen_until is not None and begins <= np.datetime64(chosen_until):
+        raise ConfigError(
+            f"the test blocks begin with the bar of {begins.item()}, and knobs were chosen on bars until {chosen_until} "
+            f"(--backtest.chosen_until): lower --backtest.test_fraction or bring later bars, or choose the knobs again on earlier ones"
+        )
 
 
 def _check_episode(fold: Fold, section: RL) -> None:

@@ -93,6 +93,7 @@ def test_the_hash_says_what_can_change_a_result():
     base = Config()
     assert base.hash == load_config().hash
     assert base.hash == load_config(overrides={"lake.uri": "elsewhere"}).hash
+    assert base.hash == load_config(overrides={"backtest.chosen_until": "2020-01-02 21:00:00"}).hash
     assert base.hash != load_config(overrides={"seed": "1"}).hash
     assert base.hash != load_config(overrides={"execution.costs.slippage_bps": "0"}).hash
 
