@@ -6,6 +6,7 @@ Bit-identical results need one thread a process, whoever starts it, and Ray Data
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from importlib.metadata import distributions
@@ -28,7 +29,7 @@ ENVIRONMENT: dict[str, str] = {
 def set_environment() -> dict[str, str]:
     """Set what is not set already, and return the whole as workers must have it. Call before heavy imports."""
     wanted = dict(ENVIRONMENT)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlaif_ray" / "numba"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlaif_ray" / "numba" / kernels_digest(Path(__file__).parent)
     if _writable(cache):
         # Compiled kernels outlive the checkout: a submitted job runs from a fresh copy each time.
         wanted["NUMBA_CACHE_DIR"] = str(cache)
@@ -38,6 +39,12 @@ def set_environment() -> dict[str, str]:
         # Ray's own default for a cluster started here, but it reads the mode when it is imported, not when it starts.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     return {name: os.environ[name] for name in wanted}
+
+
+def kernels_digest(package: Path) -> str:
+    """Of all files that hold kernels: numba compiles one anew when its own file has changed, but not when one that it calls has."""
+    texts = (file.read_bytes() for file in sorted(package.rglob("*.py")))
+    return hashlib.sha256(b"".join(text for text in texts if b"njit" in text)).hexdigest()[:16]
 
 
 def attach(*, num_cpus: int | None = None, object_store_bytes: int | None = None, dashboard: bool = False) -> None:

@@ -130,7 +130,7 @@ def fill_cost(q: float, price: float, sigma: float, adv: float, costs: CostModel
     k = costs.permanent * sigma / adv
     if k > 0:
         cost += price * (expm1(k * size) / k - size) if q > 0 else price * (size + expm1(-k * size) / k)
-    return cost, exp(k * q)
+    return cost if q > 0 else min(cost, size * price), exp(k * q)  # nobody pays to be rid of a share
 
 
 def reference_step(
@@ -162,7 +162,7 @@ def reference_step(
     # 2. what is wanted, in shares of the next bar; splits, dividends; 3. delistings
     wanted = [target[a] * equity / known[a] * split[a] if known[a] > 0 else 0.0 for a in names]
     if account.whole_shares:
-        wanted = [float(trunc(w)) for w in wanted]
+        wanted = [float(round(w)) if abs(w - round(w)) <= 1e-9 * max(1.0, abs(w)) else float(trunc(w)) for w in wanted]
     for a in names:
         shares[a] *= split[a]
         cash += shares[a] * dividend[a]
@@ -208,6 +208,8 @@ def reference_step(
     # 5. the next close
     values = [shares[a] * last_close(cube, t + 1, a) * factor[a] for a in names]
     after = cash + sum(values)
+    if after <= 0:  # over: what it owes stays, and nothing is held
+        cash, shares = after, [0.0] * len(shares)
     return {
         "cash": cash, "shares": shares, "factor": factor, "equity": after, "gross": after / equity - 1 + paid / equity,
         "net": after / equity - 1, "cost": paid / equity, "turnover": traded / equity,

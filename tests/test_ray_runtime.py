@@ -1,4 +1,4 @@
-"""What is refused before Ray starts."""
+"""What happens before Ray starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlaif_ray.errors import ConfigError
-from rlaif_ray.ray_runtime import refuse_two_faiss
+from rlaif_ray.ray_runtime import kernels_digest, refuse_two_faiss
 
 
 def test_two_builds_of_faiss_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +19,15 @@ def test_two_builds_of_faiss_are_refused_by_name(tmp_path: Path, monkeypatch: py
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.15.0\n")
     with pytest.raises(ConfigError, match=r"faiss-cpu and faiss-gpu are both installed.*pip uninstall"):
         refuse_two_faiss()
+
+
+def test_kernels_of_other_sources_are_compiled_anew(tmp_path: Path) -> None:
+    kernel, words = tmp_path / "deep" / "kernel.py", tmp_path / "words.py"
+    kernel.parent.mkdir()
+    kernel.write_text("@njit\ndef f(x): return x")
+    words.write_text("A = 1")
+    before = kernels_digest(tmp_path)
+    words.write_text("A = 2")
+    assert kernels_digest(tmp_path) == before
+    kernel.write_text("@njit\ndef f(x): return 2 * x")
+    assert kernels_digest(tmp_path) != before

@@ -38,6 +38,8 @@ def run(
     -------
     The episode, whose bar k ends at row rows[k] + 1, and the decisions as they were sent to the market, after the controls.
 
+    A path that is worth nothing has ended: nobody is asked any more, and nothing is traded.
+
     Raises `DataError` for rows outside the cube and `ExecutionError` for a decision that is no set of weights.
     """
     t = len(cube.times)
@@ -53,8 +55,12 @@ def run(
     else:
         walked, decisions = [], []
         for row in range(rows.start, rows.stop):
-            said = (forecasts_at(row) if forecasts_at else None, opinions_at(row) if opinions_at else ())
-            decision, asked = _decided(policy, MarketView(cube, row, account.portfolio(row), *said), terms.account)
+            if walked and walked[-1].result.ended[-1]:
+                nothing = dict.fromkeys(cube.symbols, 0.0)
+                decision, asked = Decision(cube.known_at[row], nothing, "no equity is left", policy.name), np.zeros(len(nothing))
+            else:
+                said = (forecasts_at(row) if forecasts_at else None, opinions_at(row) if opinions_at else ())
+                decision, asked = _decided(policy, MarketView(cube, row, account.portfolio(row), *said), terms.account)
             walked.append(account.advance(row, asked[None]))
             decisions.append(_after(decision, cube.symbols, asked, walked[-1].targets[0]))
     result = StepResult.joined([w.result for w in walked])

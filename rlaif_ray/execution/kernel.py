@@ -14,6 +14,7 @@ UNKNOWN_SIGMA = 0.02  # a bar, while a name has fewer than two returns
 # Planes of a market's book.
 FILL, LAST, SPLIT, DIVIDEND, FILLABLE, DELISTED, ADV, SIGMA, VOLUME = range(9)
 PLANES = 9
+_ROUNDING = 1e-9  # of a number of shares that come out of weights
 _STEEP = 0.125  # up to here 12 terms of a series say the cost of permanent impact to the last bit
 ROW, TARGET, BROKE = 1, 2, 3  # what can be wrong with a call
 
@@ -83,6 +84,18 @@ def _part(trade, adv, split):  # pragma: no cover
     return trade / (adv * split if adv > 0.0 else 1.0)
 
 
+@njit(float64(float64, float64, float64, float64, float64), **COMPILED)
+def _rest(rate, impact, temporary, sigma, part):  # pragma: no cover
+    """Costs as a fraction of the notional, all but those of permanent impact."""
+    return rate + sigma * (impact * np.sqrt(part) + temporary * part)
+
+
+@njit(float64(float64), **COMPILED)
+def _whole(shares):  # pragma: no cover
+    """Towards 0; what is a whole number but for rounding is that number, so that what is held can be asked for again."""
+    return np.trunc(shares + np.copysign(_ROUNDING * max(1.0, abs(shares)), shares))
+
+
 @njit(float64(float64), **COMPILED)
 def _swell(x):  # pragma: no cover
     """(exp(x) - 1 - x) / x, what permanent impact costs of the notional: a series, for it compiles to vectors. |x| is cut at _STEEP."""
@@ -105,12 +118,14 @@ def _beyond(book, t, terms, factor, trades):  # pragma: no cover
     """What `_swell` cuts off the costs of sales and of purchases, USD."""
     sales, purchases = 0.0, 0.0
     for a in range(trades.shape[0]):
-        x = terms[3] * book[t, SIGMA, a] * _part(trades[a], book[t, ADV, a], book[t + 1, SPLIT, a])
+        sigma, part = book[t, SIGMA, a], _part(abs(trades[a]), book[t, ADV, a], book[t + 1, SPLIT, a])
+        x = terms[3] * sigma * part * np.sign(trades[a])
         if abs(x) > _STEEP:
-            more = abs(np.expm1(x) / x - 1.0) - abs(_swell(x))
-            more *= abs(trades[a]) * book[t + 1, FILL, a] * factor[a]
-            purchases += more if x > 0.0 else 0.0
-            sales += 0.0 if x > 0.0 else more
+            usd = abs(trades[a]) * book[t + 1, FILL, a] * factor[a]
+            rest = _rest(terms[0], terms[1], terms[2], sigma, part)
+            exact, told = rest + abs(np.expm1(x) / x - 1.0), rest + abs(_swell(x))
+            purchases += usd * (exact - told) if x > 0.0 else 0.0
+            sales += 0.0 if x > 0.0 else usd * (min(exact, 1.0) - min(told, 1.0))
     return sales, purchases
 
 
@@ -154,7 +169,7 @@ def _scale_purchases(book, t, terms, scale, factor, trades):  # pragma: no cover
         usd, x = trade * fill[a] * factor[a], permanent * sigma[a] * part
         steep += 1.0 if x > _STEEP else 0.0
         taken += usd
-        costs += usd * (rate + sigma[a] * (impact * np.sqrt(part) + temporary * part) + _swell(x))
+        costs += usd * (_rest(rate, impact, temporary, sigma[a], part) + _swell(x))
         trades[a] = trade if trades[a] > 0.0 else trades[a]
     if steep > 0.0:
         costs += _beyond(book, t, terms, factor, trades)[1]
@@ -190,7 +205,7 @@ def simulate_bar(book, days, t, target, terms, cash, held, factor, weights):  # 
         paid += own * dividend[a] + (DELISTING_RECOVERY * held[a] * price if delisted[a] > 0.0 else 0.0)
         own = 0.0 if delisted[a] > 0.0 else own
         wanted = target[a] * invested / (price if price > 0.0 else 1.0) * split[a]
-        wanted = np.trunc(wanted) if whole else wanted
+        wanted = _whole(wanted) if whole else wanted
         trade = wanted - own if fillable[a] > 0.0 and price > 0.0 and (adv[a] > 0.0 or not moves) else 0.0
         most = participation * volume[a] if limited else np.inf
         most = np.floor(most) if whole else most
@@ -198,7 +213,8 @@ def simulate_bar(book, days, t, target, terms, cash, held, factor, weights):  # 
         buys, part = trade > 0.0, _part(abs(trade), adv[a], split[a])
         usd, x = abs(trade) * fill[a] * factor[a], permanent * sigma[a] * part
         steep += 1.0 if x > _STEEP else 0.0  # counted, for a largest one would not be taken four at a time
-        cost = usd * (rate + sigma[a] * (impact * np.sqrt(part) + temporary * part) + abs(_swell(x if buys else -x)))
+        share = _rest(rate, impact, temporary, sigma[a], part) + abs(_swell(x if buys else -x))
+        cost = usd * (share if buys else min(share, 1.0))  # nobody pays to be rid of a share
         needed += usd if buys else 0.0
         purchase_costs += cost if buys else 0.0
         sold += 0.0 if buys else usd
@@ -225,6 +241,9 @@ def simulate_bar(book, days, t, target, terms, cash, held, factor, weights):  # 
     whole_equity = after if after > 0.0 else np.inf
     for a in range(assets):
         weights[a] /= whole_equity
+    if not after > 0.0:  # the path is over: what it owes stays, and it holds nothing that could bring it back
+        cash = after
+        held[:] = 0.0
     costs = (sale_costs + purchase_costs + fee) / equity
     return cash, after / equity - 1.0 + costs, costs, (sold + needed) / equity, after
 

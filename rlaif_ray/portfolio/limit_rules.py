@@ -35,7 +35,7 @@ VOLATILITY_BARS = 20  # from so many on the volatility target acts
 DECAY = 0.5 ** (1 / 20)  # a half-life of 20 bars
 VAR_LEVEL = 0.99
 LEAST_EXPOSURE = 0.02  # a path that is out of the market tells nothing of its risk
-_ROUNDING = 1e-12  # of a sum of weights that nothing has moved
+_ROUNDING = 1e-12  # of a sum of weights that is what it should be
 _Z, _SHORTFALL = risk.normal_tail(VAR_LEVEL)
 
 _F1, _F2 = types.Array(float64, 1, "C", readonly=True), types.Array(float64, 2, "C", readonly=True)
@@ -83,6 +83,9 @@ def observe_path(terms, bars, state, row, net):  # pragma: no cover
     """One path's bar that ends at the close of `row`; its state (S,) changes in place. Callable from compiled code."""
     before = state[EQUITY]
     now = before * (1.0 + net)
+    if not now > 0.0:  # the path is over
+        state[EQUITY] = now
+        return
     if state[COOLDOWN] == 0.0 and state[FELL] == 0.0:  # a path in cash by rule says nothing of the policy's risk
         _learn(terms, state, net / state[EXPOSURE])
     state[EQUITY] = now
@@ -129,7 +132,7 @@ def cap_sectors(weights, sectors, cap):  # pragma: no cover
         if sectors[a] >= 0:
             sums[sectors[a]] += abs(weights[a])
             largest = max(largest, sums[sectors[a]])
-    if largest > cap:
+    if largest > cap * (1.0 + _ROUNDING):
         for a in range(len(weights)):
             if sectors[a] >= 0 and sums[sectors[a]] > cap:
                 weights[a] *= cap / sums[sectors[a]]
@@ -182,6 +185,10 @@ def admit_path(terms, bars, sectors, returns, state, row, held, weights, reading
 
     Callable from compiled code, which sees to finite weights and a row that is there.
     """
+    if not state[EQUITY] > 0.0:  # the path is over: there is nothing left to control
+        weights[:] = 0.0
+        readings[:] = np.nan
+        return 0
     trips = _in_force(terms, bars, state, row, readings)
     if trips & FLAT:
         weights[:] = 0.0
@@ -200,7 +207,7 @@ def admit_path(terms, bars, sectors, returns, state, row, held, weights, reading
         if readings[VAR] > terms[VAR]:
             weights *= terms[VAR] / readings[VAR]
     for k in (NAME_CAP, SECTOR_CAP, VAR):
-        trips |= (readings[k] > terms[k]) << k
+        trips |= (readings[k] > terms[k] * (1.0 + _ROUNDING)) << k
     return trips
 
 

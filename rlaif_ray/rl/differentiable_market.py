@@ -3,8 +3,8 @@
 This is the one allowed twin of the kernel, held to it by a test: the same bar, the same numbers, with a gradient. Prices,
 volumes and events are data and carry none; cash, shares, price factors and targets do.
 
-Left out, because they have no useful gradient: whole shares (refused), the liquidation of an account short of margin, and the
-end of a path (equity must stay above 0; the kernel has the word on both). Kept exactly, with a gradient almost everywhere: the
+Left out, because they have no useful gradient: whole shares (refused), the liquidation of an account short of margin, the
+bound on the cost of a sale, and the end of a path (equity must stay above 0); on all of them the kernel has the word. Kept exactly, with a gradient almost everywhere: the
 cap on participation is a clamp, the pro-rata scaling of purchases a minimum, and a name that cannot be filled is asked for
 nothing. The square-root law has an infinite slope at 0, but what is paid is |q| sqrt(|q|), which has the slope 0 there: `_TINY`
 under the root keeps the product of the two finite and changes no digit of the result.

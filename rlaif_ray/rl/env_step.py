@@ -12,7 +12,7 @@ from rlaif_ray.execution.account import fits
 from rlaif_ray.execution.kernel import BOOK, LAST, LINE, TABLE, simulate_bar
 from rlaif_ray.portfolio.limit_rules import CONTROLS as NAMES
 from rlaif_ray.portfolio.limit_rules import admit_path, observe_path
-from rlaif_ray.rl.observation import OWN, write_portfolio
+from rlaif_ray.rl.observation import CLIP, OWN, write_portfolio
 from rlaif_ray.rl.projection import project
 from rlaif_ray.rl.rewards import EXCESS, LOG_RETURN, PARTS, RUIN, STATES, TURNOVER, remember
 
@@ -52,7 +52,7 @@ def _show(shown, offered, held, cash, state, turbulence, volatility, obs):  # pr
         for d in range(fields):
             obs[at + d] = shown[a, d]
         obs[at + fields] = shown[a, fields] * np.float32(offered[a])
-        obs[at + fields + 1] = held[a]
+        obs[at + fields + 1] = min(max(held[a], -CLIP), CLIP)
     write_portfolio(cash, state, turbulence, volatility, obs[assets * (fields + OWN) :])
 
 

@@ -164,7 +164,7 @@ class Recipe:
 
     def observation(self, view: MarketView) -> np.ndarray:
         """(1,L) float32, flat as the environment shows it (`Layout`)."""
-        own = np.stack((view.listed, view.portfolio.weights), axis=1).astype(np.float32)
+        own = np.stack((view.listed, np.clip(view.portfolio.weights, -CLIP, CLIP)), axis=1).astype(np.float32)
         return np.concatenate((np.concatenate((self.row(view), own), axis=1).reshape(-1), self.account(view)))[None]
 
     def to_json(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from rlaif_ray.backtest.engine import as_weights, concatenate, decide, run
 from rlaif_ray.core import Cube, Decision, Forecast, MarketView, Opinion, Portfolio
 from rlaif_ray.errors import DataError, ExecutionError, LookAheadError
+from rlaif_ray.execution.account import AccountRules
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import LONG_ONLY
 from rlaif_ray.execution.terms import Terms
@@ -61,6 +62,20 @@ def test_bulk_equals_deciding_row_by_row(max_weight):
     assert [(d.as_of, d.weights) for d in said] == [(d.as_of, d.weights) for d in said_in_bulk]
     assert [d.as_of for d in said_in_bulk[-2:]] == [said_in_bulk[-2].as_of, said_in_bulk[129].as_of] and len(said_in_bulk) == 130
     assert max(max(d.weights.values()) for d in said) <= max_weight
+
+
+def test_a_path_that_is_worth_nothing_has_ended():
+    # short of all it has at 100: the price at 250 is its ruin, and what comes later brings nothing back and trips nothing
+    cube = daily([100, 100, 250, 60, 60, 120], days=range(6))
+    terms = Terms(CostModel(), account=AccountRules(long_short=True), limits=Limits(drawdown=0.9, cvar=0.5), cash_usd=1000.0)
+    one, bulk = Scripted(np.full((6, 1), -1.0)), Scripted(np.full((6, 1), -1.0), bulk=True)
+    (seen, said), (in_bulk, said_in_bulk) = (run(policy, cube, slice(0, 5), terms) for policy in (one, bulk))
+    for episode in (seen, in_bulk):
+        assert episode.returns.tolist() == [0.0, -1.5, 0.0, 0.0, 0.0]
+        assert not episode.weights[1:].any() and not episode.turnover[2:].any()
+        assert episode.trips == ()
+    assert [d.weights for d in said] == [d.weights for d in said_in_bulk] == 2 * [{"A": -1.0}] + 3 * [{"A": 0.0}]
+    assert len(one.seen) == 2
 
 
 def test_the_view_carries_the_real_portfolio_and_what_was_said():

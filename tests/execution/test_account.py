@@ -176,6 +176,18 @@ def test_whole_shares():
     assert accounts.cash[0] == pytest.approx(10)
 
 
+@pytest.mark.parametrize("account", [AccountRules(whole_shares=True), AccountRules(long_short=True, whole_shares=True)])
+def test_whole_shares_that_are_asked_for_again_are_kept(account):
+    rng, signs = np.random.default_rng(0), np.array([1.0, 1.0, -1.0, 1.0, 1.0] if account.long_short else np.ones(5))
+    market = Market.of(daily(100 * np.exp(np.cumsum(rng.normal(0, 0.02, (60, 5)), axis=0))), "next_open")
+    accounts = Accounts.of_cash(1, 5, 1e6)
+    step(market, accounts, np.array([0]), (rng.dirichlet(np.ones(5)) * signs)[None], CostModel(), account)
+    bought = accounts.shares.copy()
+    for row in range(1, 59):
+        step(market, accounts, np.array([row]), accounts.weights(market, np.array([row])), CostModel(), account)
+        assert (accounts.shares == bought).all()
+
+
 def test_interest_on_cash_for_calendar_days():
     cube = daily([10, 10], days=[0, 3])
     accounts, result = one_bar(cube, 36_500, [0], [0.0], cash_interest=0.01)
@@ -190,25 +202,25 @@ def test_interest_on_cash_for_calendar_days():
 
 
 def test_a_path_without_equity_has_ended_and_nothing_happens_to_it():
-    market = Market.of(daily([10, 10, 40, 50, 5]), "next_open")
+    market = Market.of(daily([10, 10, 40, 5, 5, 50]), "next_open")  # at 5 its shares would have been worth having been short of
     accounts, targets = Accounts.of_cash(2, 1, 1000.0), np.array([[-1.0], [0.5]])
     ended, net = [], []
-    for row in range(4):  # the second path goes on beside it
+    for row in range(5):  # the second path goes on beside it
         result = step(market, accounts, np.array([row, row]), targets, CostModel(borrow=0.01), SHORT)
         ended.append(result.ended.tolist())
         net.append(float(result.net[0]))
-    assert ended == [[False, False], [True, False], [True, False], [True, False]]
-    assert net == pytest.approx([0, -3 - 0.01, 0, 0])  # 100 shares at 40, and a day's fee of 1,000 USD
+    assert ended == [[False, False]] + 4 * [[True, False]]
+    assert net == pytest.approx([0, -3 - 0.01, 0, 0, 0])  # 100 shares at 40, and a day's fee of 1,000 USD
     for name in ("gross", "cost", "turnover", "net"):
         assert getattr(result, name)[0] == 0
     assert result.weights[0, 0] == 0
-    assert (accounts.cash[0], accounts.shares[0, 0]) == (1990, -100)
+    assert (accounts.cash[0], accounts.shares[0, 0]) == (-2010, 0)  # what it owes stays
 
     walked = Accounts.of_cash(1, 1, 1000.0)
-    whole = walk(market, walked, slice(0, 4), np.full((4, 1), -1.0), CostModel(borrow=0.01), SHORT)
+    whole = walk(market, walked, slice(0, 5), np.full((5, 1), -1.0), CostModel(borrow=0.01), SHORT)
     assert whole.net.tolist() == net
-    assert whole.ended.tolist() == [False, True, True, True]
-    assert (walked.cash[0], walked.shares[0, 0]) == (1990, -100)
+    assert whole.ended.tolist() == [False, True, True, True, True]
+    assert (walked.cash[0], walked.shares[0, 0]) == (-2010, 0)
 
 
 def test_an_account_that_starts_without_equity_has_ended():

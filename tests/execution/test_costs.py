@@ -115,6 +115,14 @@ def test_purchases_scaled_to_the_cash_cost_what_their_scaled_size_costs():
     assert accounts.cash[0] > 0
 
 
+@pytest.mark.parametrize("costs", [CostModel(impact=1.0), CostModel(temporary=0.5), CostModel(0.5, impact=1.0, permanent=1.0)])
+def test_a_sale_costs_no_more_than_it_brings(costs):
+    cube = daily([10.0, 10.0, 10.0], volumes=[10.0, 10.0, 10.0])  # a million shares: 100,000 bars' volume
+    accounts, result = one_bar(cube, 0.0, [1e6], [0.0], costs)
+    assert (accounts.cash[0], accounts.shares[0, 0]) == (0.0, 0.0)
+    assert result.cost[0] == pytest.approx(1.0)
+
+
 def test_borrowed_shares_cost_their_value_for_every_calendar_day():
     # 100 shares short at 10 from Friday to Monday: three days of 0.01% of 1,000 USD
     cube, costs = daily([10, 10], days=[0, 3]), CostModel(borrow=1e-4)

@@ -12,6 +12,7 @@ from rlaif_ray.execution.caps import apply_cap
 from rlaif_ray.portfolio import risk
 from rlaif_ray.portfolio.limit_rules import CONTROLS, EQUITY, EXPOSURE, LOSSES, PEAK, cap_names
 from rlaif_ray.portfolio.limits import TURBULENCE_BARS, Controls, Limits
+from rlaif_ray.rl.projection import ActionSet, sector_numbers
 from tests.markets import daily
 
 EVERYTHING = Limits(0.3, 0.5, 0.15, 5, 0.02, 0.03, 0.9, 0.15, 0.02, 0.9, 0.02)
@@ -86,6 +87,17 @@ def test_sector_cut_is_cash():
     assert trips == [set()]
     weights, _ = decide(controls, [], [0.5, -0.5, 0.0, 0.0])  # both sides count
     assert weights[0] == pytest.approx([0.25, -0.25, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("long_short", [False, True])
+def test_what_an_action_set_allows_trips_no_cap(long_short):
+    rng, sectors = np.random.default_rng(0), {name: f"sector {k % 3}" for k, name in enumerate("ABCDEFGH")}
+    controls = Controls.of(flat_market(3, 8), Limits(max_weight=0.25, max_sector=0.3), sectors)
+    allowed = ActionSet(0.25, long_short, sector_numbers("ABCDEFGH", sectors), 0.3)
+    targets = allowed.targets(rng.uniform(-1, 1, (500, 8)), np.ones((500, 8), bool))
+    admitted, trips = controls.admit(controls.start(500), np.zeros(500, np.int64), np.zeros((500, 8)), targets)
+    assert not trips.any()
+    assert (admitted == targets).all()
 
 
 def test_a_cut_of_one_side_does_not_leave_the_other_alone_beyond_net_one():
