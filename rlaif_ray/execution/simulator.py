@@ -10,10 +10,11 @@ Order of events on the bar t -> t+1, for each path (prices are times the path's 
 2. Interest on cash and the fee on borrowed shares, for the calendar days until t+1.
 3. Target shares = weight * equity(t) / last close. Splits multiply held and target shares; dividends on the shares held over
    the close are paid into cash, or out of it by who is short. A name delisted at t+1 is settled at 0.7 of its last close.
-4. Sales at the fill price, each for no less than nothing, then purchases, scaled pro rata so that cash >= 0 after all costs (but in a liquidation). A name
-   that cannot be filled (halt, no price, no volume where impact is charged) keeps its shares and is valued at its last close.
-5. equity(t+1) at the close; where it is not above 0, all that is held goes and what is owed stays as cash. net = equity(t+1) / equity(t) - 1, cost = (costs of trading + borrow fee) / equity(t),
-   gross = net + cost.
+4. Sales at the fill price, each for no less than nothing, then purchases, scaled pro rata so that cash >= 0 after all costs
+   (but in a liquidation). A name that cannot be filled (halt, no price, no volume where impact is charged) keeps its shares
+   and is valued at its last close.
+5. equity(t+1) at the close; where it is not above 0, nothing is held any more and what is owed stays as cash.
+   net = equity(t+1) / equity(t) - 1, cost = (costs of trading + borrow fee) / equity(t), gross = net + cost.
 """
 
 from __future__ import annotations

@@ -58,13 +58,6 @@ def cornish_fisher(returns: np.ndarray, level: float) -> TailRisk:
     return TailRisk(*cornish_fisher_tail(-returns, *normal_tail(level)))
 
 
-def gaussian(returns: np.ndarray, level: float) -> TailRisk:
-    """As if the returns (T,) were normal: -mean + z sd, and -mean + sd phi(z) / (1 - level)."""
-    returns, level = _checked(returns, level)
-    z, shortfall = normal_tail(level)
-    return TailRisk(float(z * returns.std() - returns.mean()), float(shortfall * returns.std() - returns.mean()))
-
-
 def normal_tail(level: float) -> tuple[float, float]:
     """(VaR, CVaR) of a standard normal loss."""
     z = NormalDist().inv_cdf(level)

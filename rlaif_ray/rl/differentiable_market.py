@@ -4,15 +4,14 @@ This is the one allowed twin of the kernel, held to it by a test: the same bar, 
 volumes and events are data and carry none; cash, shares, price factors and targets do.
 
 Left out, because they have no useful gradient: whole shares (refused), the liquidation of an account short of margin, the
-bound on the cost of a sale, and the end of a path (equity must stay above 0); on all of them the kernel has the word. Kept exactly, with a gradient almost everywhere: the
-cap on participation is a clamp, the pro-rata scaling of purchases a minimum, and a name that cannot be filled is asked for
-nothing. The square-root law has an infinite slope at 0, but what is paid is |q| sqrt(|q|), which has the slope 0 there: `_TINY`
-under the root keeps the product of the two finite and changes no digit of the result.
+bound on the cost of a sale, and the end of a path (equity must stay above 0); on all of them the kernel has the word. Kept
+exactly, with a gradient almost everywhere: the cap on participation is a clamp, the pro-rata scaling of purchases a minimum,
+and a name that cannot be filled is asked for nothing. The square-root law has an infinite slope at 0, but what is paid is
+|q| sqrt(|q|), which has the slope 0 there: `_TINY` under the root keeps the product of the two finite and changes no digit.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -59,7 +58,6 @@ class _Fills(NamedTuple):
     bought: Tensor
     sale_cost: Tensor
     purchase_cost: Tensor
-    charged: Tensor  # notional that is charged for
     growth: Tensor | None  # (N,A) of the prices; None without permanent impact
 
 
@@ -72,9 +70,6 @@ class DifferentiableMarket:
     names, planes : what a decision on each row of [0, T-2] meets, (F,T-1,A) as told by `_planes`; only what the costs and rules need.
     known : (T-1,A) bool, has traded by then.
     days : (T-1,) calendar days until the next row.
-    softness : 0 is exact. Above it, |x| of a trade worth x of equity becomes sqrt(x^2 + softness^2) - softness in costs and
-        turnover, so that the slope of a proportional cost does not jump where a policy does not trade: it costs less than the
-        kernel's, by softness at most for each name. Cash flows stay exact.
     """
 
     names: tuple[str, ...]
@@ -83,23 +78,20 @@ class DifferentiableMarket:
     days: Tensor
     costs: CostModel
     account: AccountRules
-    softness: float = 0.0
 
     @classmethod
     def of(
         cls, market: Market, costs: CostModel, account: AccountRules = LONG_ONLY, device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float64, softness: float = 0.0,
+        dtype: torch.dtype = torch.float64,
     ) -> DifferentiableMarket:  # fmt: skip
-        """Lay a market out for torch. `ConfigError` for whole shares or a bad softness, `DataError` where volumes are missing."""
+        """Lay a market out for torch. `ConfigError` for whole shares, `DataError` where volumes are missing."""
         if account.whole_shares:
             raise ConfigError("whole shares have no gradient; train with whole_shares off and let the simulator round")
-        if not (math.isfinite(softness) and softness >= 0):
-            raise ConfigError(f"softness is {softness}; expected a fraction of equity, 0 or more")
         need_volume(market, costs, account)
         planes = _planes(market, costs, account)
         stacked = torch.tensor(np.stack(list(planes.values())), device=device, dtype=dtype)
         known = torch.tensor(market.book[:-1, kernel.LAST] > 0, device=device)
-        return cls(tuple(planes), stacked, known, torch.tensor(market.days[1:], device=device, dtype=dtype), costs, account, softness)
+        return cls(tuple(planes), stacked, known, torch.tensor(market.days[1:], device=device, dtype=dtype), costs, account)
 
     def start(self, weights: Tensor, cash_usd: float | Tensor, rows: Tensor) -> Account:
         """N accounts worth `cash_usd` (a number or (N,)) that hold `weights` (N,A) at the close of `rows` (N,) int64.
@@ -132,19 +124,20 @@ class DifferentiableMarket:
         if "room" in at:
             trades = trades.clamp(-at["room"], at["room"])
 
-        done = self._filled(trades, equity, state.factor, at)
+        done = self._filled(trades, state.factor, at)
         cash, needed = cash + done.sold - done.sale_cost, done.bought + done.purchase_cost
         if bool((needed > cash).any()):  # purchases go as far as the cash reaches
             scale = (torch.minimum(needed, cash.clamp(min=0.0)) + _TINY) / (needed + _TINY)
             trades = torch.where(trades > 0, trades * scale[:, None], trades)
-            done = self._filled(trades, equity, state.factor, at)
+            done = self._filled(trades, state.factor, at)
         cash = cash - done.bought - done.purchase_cost
 
         held = (state.held + trades).mul_(at["close"])
         factor = state.factor if done.growth is None else state.factor * done.growth
         value = held * factor if moves else held
         after, cost = cash + value.sum(1), done.sale_cost + done.purchase_cost + fee
-        return Account(cash, held, factor), BarResult(after / equity - 1.0, cost / equity, done.charged / equity, value / after[:, None])
+        turnover = (done.sold + done.bought) / equity
+        return Account(cash, held, factor), BarResult(after / equity - 1.0, cost / equity, turnover, value / after[:, None])
 
     def _met(self, rows: Tensor) -> dict[str, Tensor]:
         """Each plane at `rows`, (N,A) by name: one gather for all of them."""
@@ -162,11 +155,11 @@ class DifferentiableMarket:
             fee = -self.costs.borrow * self.days[rows] * value.clamp(max=0.0).sum(1)
         return cash - fee, fee
 
-    def _filled(self, trades: Tensor, equity: Tensor, factor: Tensor, at: Mapping[str, Tensor]) -> _Fills:
+    def _filled(self, trades: Tensor, factor: Tensor, at: Mapping[str, Tensor]) -> _Fills:
         """What trades of (N,A) USD at the last close bring and cost at the fill; what moves the price is paid as it moves."""
         costs, growth = self.costs, None
         notional = trades * at["fill"]  # USD at the price that this path has not moved
-        size = self._size(notional, equity)
+        size = notional.abs()
         usd, signed = (size * factor, notional * factor) if costs.permanent else (size, notional)
         cost = usd * costs.rate
         if costs.impact:
@@ -178,13 +171,7 @@ class DifferentiableMarket:
             grown = path.expm1()
             cost, growth = torch.addcmul(cost, (grown - path).mul_(at["unit"]), factor), grown + 1.0
         bought, purchase_cost = signed.clamp(min=0.0).sum(1), (cost * trades.detach().sign().clamp_(min=0.0)).sum(1)
-        return _Fills(bought - signed.sum(1), bought, cost.sum(1) - purchase_cost, purchase_cost, usd.sum(1), growth)
-
-    def _size(self, notional: Tensor, equity: Tensor) -> Tensor:
-        if self.softness == 0.0:
-            return notional.abs()
-        width = (self.softness * equity)[:, None]
-        return (notional * notional + width * width + _TINY).sqrt() - width
+        return _Fills(bought - signed.sum(1), bought, cost.sum(1) - purchase_cost, purchase_cost, growth)
 
     def _check(self, state: Account, rows: Tensor, targets: Tensor) -> None:
         bars, assets = self.known.shape

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -27,7 +28,7 @@ from rlaif_ray.rl.direct_network import DirectNetwork, choose
 from rlaif_ray.rl.env import PortfolioVectorEnv, Track, check_room
 from rlaif_ray.rl.observation import PORTFOLIO, write_portfolio
 from rlaif_ray.rl.projection import ActionSet
-from rlaif_ray.rl.rewards import PARTS, remember
+from rlaif_ray.rl.rewards import PARTS, RUIN, remember
 
 Utility = Callable[[Tensor, Tensor], Tensor]  # net simple returns (N,), log returns of equal weight (N,) -> (N,), about percents
 
@@ -48,10 +49,13 @@ class Trained(NamedTuple):
 
 
 def excess_utility(risk_aversion: float) -> Utility:
-    """x - risk_aversion/2 x^2 of the log return x over equal weight, in percent: the one-bar mean-variance utility of beating it."""
+    """x - risk_aversion/2 x^2 of the log return x over equal weight, in percent: the one-bar mean-variance utility of beating it.
+
+    A bar on which a path ends counts as one that has lost all but `rewards.RUIN`.
+    """
 
     def utility(net: Tensor, benchmark: Tensor) -> Tensor:
-        x = torch.log1p(net) - benchmark
+        x = torch.log1p(net.clamp(min=RUIN - 1.0)) - benchmark
         return SCALE * (x - 0.5 * risk_aversion * x * x)
 
     return utility
@@ -143,7 +147,8 @@ class _Walkers:
 
     def __init__(self, track: Track, paths: int, allowed: ActionSet, rng: np.random.Generator) -> None:
         self.track, self.allowed, self.rng = track, allowed, rng
-        self.market = DifferentiableMarket.of(track.market, track.costs, track.account)
+        whole = replace(track.account, whole_shares=False)  # which have no gradient: learnt in parts of a share, judged in whole ones
+        self.market = DifferentiableMarket.of(track.market, track.costs, whole)
         table = torch.tensor(track.table)
         self.fields, self.listed = table[..., :-1], table[..., -1].contiguous()
         self.benchmark = torch.tensor(track.benchmark)
@@ -170,7 +175,8 @@ class _Walkers:
             gain = gain + utility(result.net, self.benchmark[self.rows]).mean()
             drag = drag + SCALE * (turnover * result.turnover.mean() - entropy * _entropy(choice.score, listed[:, bar]))
             self.held, self.rows = result.weights, self.rows + 1
-            self._remember(result.net)
+            self._show(result.net.detach().numpy(), True)
+            self._bury(result.net.detach() <= -1.0)
         self.account, self.held = self.account.detached(), self.held.detach()
         return gain / bars, drag / bars
 
@@ -196,8 +202,16 @@ class _Walkers:
         self.old[:] = True
         self._show(np.zeros(paths), False)
 
-    def _remember(self, net: Tensor) -> None:
-        self._show(net.detach().numpy(), True)
+    def _bury(self, over: Tensor) -> None:
+        """Paths (N,) bool that are worth nothing go on with new money, without a past."""
+        if not bool(over.any()):
+            return
+        each, (cash, held, factor) = over[:, None], self.account
+        self.account = Account(
+            torch.where(over, self.track.cash_usd, cash), torch.where(each, 0.0, held), torch.where(each, 1.0, factor)
+        )  # fmt: skip
+        self.held = torch.where(each, 0.0, self.held)
+        self.memory[over.numpy()] = self.track.memory.start
 
     def _show(self, net: np.ndarray, moved: bool) -> None:
         """The account's own numbers. They are data to the gradient: what a bar does to a drawdown is not what it is taken for."""

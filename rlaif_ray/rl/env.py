@@ -116,6 +116,8 @@ class PortfolioVectorEnv(VectorEnv):
         cost_range: tuple[float, float] = (1.0, 1.0), subset: float = 1.0, seed: int = 0,
     ) -> None:  # fmt: skip
         check_room(len(track.table), episode_bars)
+        if episode_bars < 1:
+            raise ConfigError(f"an episode of {episode_bars} bars over {len(track.table)} rows; expected a bar at least: bring more rows")
         if allowed.long_short and not track.account.long_short:
             raise ConfigError("actions ask for shorts that the account may not hold; set --execution.account.long_short, or ask for longs")
         if not 0.0 < cost_range[0] <= cost_range[1] < np.inf:
@@ -241,7 +243,8 @@ class PortfolioVectorEnv(VectorEnv):
         offered = np.ones((k, track.assets), bool)
         if self.subset < 1.0:
             count = max(1, round(self.subset * track.assets))
-            offered = rng.random(offered.shape).argsort(axis=1).argsort(axis=1) < count
+            late = track.table[rows, :, -1] == 0  # offered only where too few are there already
+            offered = (rng.random(offered.shape) + late).argsort(axis=1).argsort(axis=1) < count
         self._money[which, bar.MULTIPLIER] = np.exp(rng.uniform(np.log(self.cost_range[0]), np.log(self.cost_range[1]), k))
         last = track.market.book[rows + track.first, LAST]
         weights = np.zeros(offered.shape) if cash else self._some_holdings(offered & (track.table[rows, :, -1] > 0) & (last > 0))

@@ -124,7 +124,7 @@ class Recipe:
             if len(known) and known.std() > 1e-9 * max(1.0, abs(known.mean())):
                 missing = 1.0 - len(known) / values.size
                 fitted.append(replace(candidate, mean=float(known.mean()), std=float(known.std()), flagged=missing > OFTEN))
-        of_market = [f for f in fitted if f.source.startswith(TURBULENCE)]
+        of_market = [f for f in fitted if f.source.startswith(TURBULENCE)][:1]
         fields = tuple(f for f in fitted if f not in of_market)
         if not fields:
             names = [f.name for f in wanted]

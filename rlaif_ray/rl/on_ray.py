@@ -129,7 +129,8 @@ def _member(
             if all(score >= point["validation_log_excess"] for point in curve):
                 kept = {k: v.detach().cpu().numpy().copy() for k, v in actor.state_dict().items()}
                 kept_update = algorithm.updates
-            curve.append({"update": algorithm.updates, "validation_log_excess": score, **algorithm.learned})
+            parts = {f"mean_{part}": value for part, value in algorithm.parts.items()}
+            curve.append({"update": algorithm.updates, "validation_log_excess": score, **algorithm.learned, **parts})
     finally:
         algorithm.stop()
     return {"seed": seed, "kept_update": kept_update, "curve": curve, "actor": kept}

@@ -152,36 +152,6 @@ def test_a_name_that_cannot_be_filled_takes_no_gradient_and_keeps_what_is_held()
     assert by_held.tolist() == [[1.0, 0.0, 0.0]]
 
 
-def test_soft_costs_are_smooth_where_nothing_is_traded_and_come_to_the_exact_ones() -> None:
-    market, rows, targets = calm(5, long_short=True)
-    start, account = tensors(rows, targets[0]), replace(BOUND, long_short=True)
-
-    def result(softness: float, costs: CostModel = ALL_COSTS) -> tuple[Account, Tensor, Tensor]:
-        twin = DifferentiableMarket.of(market, costs, account, softness=softness)
-        state, bar = twin.bar(twin.start(torch.zeros(3, 4), 1e5, start[0]), *start)
-        return state, bar.cost, bar.turnover
-
-    exact, cost, turnover = result(0.0)
-    for softness in (1e-2, 1e-4, 1e-8):
-        state, soft_cost, soft_turnover = result(softness)
-        assert (soft_turnover <= turnover).all() and (turnover - soft_turnover <= 4 * softness).all()
-        assert (soft_cost <= cost).all()
-        np.testing.assert_allclose(state.cash.numpy() / 1e5, exact.cash.numpy() / 1e5, atol=softness)
-    np.testing.assert_allclose(result(1e-8)[1].numpy(), cost.numpy(), rtol=1e-5)
-
-    def slopes(softness: float) -> list[float]:
-        twin, out = DifferentiableMarket.of(market, CostModel(0.01), account, softness=softness), []
-        for side in (-1e-9, 1e-9):
-            weights = torch.full((3, 4), side, dtype=torch.float64).requires_grad_()
-            twin.bar(twin.start(torch.zeros(3, 4), 1e5, start[0]), start[0], weights)[1].cost.sum().backward()
-            assert weights.grad is not None
-            out.append(float(weights.grad.mean()))
-        return out
-
-    assert slopes(0.0) == pytest.approx([-0.01, 0.01], rel=0.1)  # a jump, at the price of the fill
-    assert slopes(1e-3) == pytest.approx([0.0, 0.0], abs=1e-6)
-
-
 def test_single_precision_stays_near_double() -> None:
     market, rows, targets = calm(6, long_short=True)
     account = replace(BOUND, long_short=True)
@@ -200,7 +170,6 @@ def test_single_precision_stays_near_double() -> None:
     ("ask", "error", "words"),
     [
         (lambda market: DifferentiableMarket.of(market, CostModel(), AccountRules(whole_shares=True)), ConfigError, "whole shares"),
-        (lambda market: DifferentiableMarket.of(market, CostModel(), softness=-1.0), ConfigError, "softness is -1.0"),
         (lambda market: _bar(market, [8, 9], 4), ExecutionError, "rows run from 8 to 9; expected 0 to 8"),
         (lambda market: _bar(market, [-1, 3], 4), ExecutionError, "rows run from -1 to 3"),
         (lambda market: _bar(market, [0, 1], 3), ExecutionError, r"targets \(2, 3\) do not fit"),

@@ -7,11 +7,13 @@ import torch
 
 from rlaif_ray.core import Cube
 from rlaif_ray.errors import ConfigError, ModelError
+from rlaif_ray.execution.account import AccountRules
 from rlaif_ray.rl.direct_policy import network_of
 from rlaif_ray.rl.direct_training import CHECKS, Trained, _own_numbers, excess_utility, fit_network, judge
 from rlaif_ray.rl.env import PortfolioVectorEnv
 from rlaif_ray.rl.projection import ActionSet
 from tests.laws import assert_fit, parameter_hash
+from tests.markets import daily
 from tests.rl.toys import toy, track
 
 ALLOWED = ActionSet(0.5)
@@ -84,12 +86,38 @@ def test_penalties_do_what_they_say() -> None:
     assert plain > 0.2 and taxed < 0.25 * plain and even < 0.25 * plain
 
 
+def test_an_account_of_whole_shares_learns_in_parts_of_them_and_is_judged_in_whole_ones() -> None:
+    cube, whole = toy(signal=0.3), AccountRules(whole_shares=True)
+    parts, judged = track(cube, TRAIN), replace(track(cube, VALIDATION), cash_usd=1e3)  # at some 100 USD a share
+    free = fit_network(parts, judged, **SMALL)
+    bound = fit_network(replace(parts, account=whole), replace(judged, account=whole), **SMALL)
+    learnt, judged_by = ([[p[key] for p in trained.curve] for trained in (free, bound)] for key in ("train_utility", "validation_utility"))
+    assert learnt[0] == pytest.approx(learnt[1], abs=1e-3)  # but for what equal weight earns
+    assert judged_by[0] != pytest.approx(judged_by[1], abs=1e-3)
+
+
+def test_paths_that_are_ruined_go_on_with_new_money() -> None:
+    """Every tenth bar a name that is half of what is short becomes worth ten times as much."""
+    rng = np.random.default_rng(0)
+    closes = 100.0 * np.cumprod(1.0 + 0.01 * rng.standard_normal((500, 5)), axis=0)
+    closes[10::10, 0] *= 30.0
+    cube = replace(daily(closes), features=rng.standard_normal((500, 5, 3)).astype(np.float32), feature_names=("z", "x", "y"))
+    shorts = AccountRules(long_short=True)
+    train, validation = (replace(track(cube, rows), account=shorts) for rows in (TRAIN, VALIDATION))
+    knobs: dict[str, Any] = SMALL | {"allowed": ActionSet(0.5, long_short=True)}
+    trained = fit_network(train, validation, **knobs)
+    assert all(np.isfinite(list(point.values())).all() for point in trained.curve)
+    assert min(p["train_utility"] for p in trained.curve) < -50.0  # some were
+
+
 def test_knobs_that_cannot_be_and_training_that_diverges() -> None:
     cube = toy(signal=0.3)
     with pytest.raises(ConfigError, match=r"^--rl\.direct\.horizon_bars is 350, but there are 349 bars"):
         fitted(cube, horizon_bars=350)
     with pytest.raises(ModelError, match=r"diverged at step \d+; lower --rl\.direct\.learning_rate"):
         fitted(cube, learning_rate=1e30)
+    with pytest.raises(ConfigError, match="an episode of 0 bars over 1 rows"):
+        fitted(cube, validation=slice(400, 401))
     with pytest.raises(ModelError, match="diverged at step 1"):
         fitted(cube, utility=lambda net, benchmark: net * torch.nan)
 

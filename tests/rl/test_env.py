@@ -211,6 +211,15 @@ def test_an_episode_may_offer_some_of_the_names() -> None:
     assert not env.held[offered == 0].any() and env.held.sum() > 40
 
 
+def test_an_episode_offers_names_that_are_there_before_names_that_are_not_yet() -> None:
+    closes = np.full((60, 8), 50.0)
+    closes[:, :5] = np.nan
+    cube = replace(daily(closes), features=np.zeros((60, 8, 2), np.float32), feature_names=("x", "y"))
+    env = environment(track(cube, slice(5, 50)), paths=50, allowed=ActionSet(1.0), subset=0.5)
+    obs, _ = env.reset()
+    assert (env.track.layout.split(obs)[0][:, :, -2].sum(1) == 3).all()
+
+
 def test_account_starts_with_its_cash_and_impact_depends_on_it() -> None:
     cube = daily(np.full((20, 2), 10.0), volumes=1e6)
     costs = CostModel(impact=1.0)

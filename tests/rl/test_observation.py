@@ -53,6 +53,14 @@ def desk(cube: Cube) -> OpinionTable:
     return OpinionTable.of(said(cube), cube.symbols, ("risk", "manager"))
 
 
+def test_the_first_turbulence_is_the_accounts_and_others_are_fields() -> None:
+    cube = market()
+    more = np.concatenate((cube.features, cube.features[:, ::-1, -1:]), axis=2)
+    recipe = fit(replace(cube, features=more, feature_names=(*cube.feature_names, "turbulence_60")))
+    assert recipe.turbulence is not None and recipe.turbulence.source == "turbulence_20"
+    assert "turbulence_60" in recipe.names
+
+
 def fit(cube: Cube, **changes: object) -> Recipe:
     knobs = {"features": cube.feature_names, "sees": EVERYTHING, "returns_window": 3, "block_a": BLOCK_A, "train_rows": TRAIN} | changes
     return Recipe.fit(cube, forecasts(cube), desk(cube), **knobs)  # pyright: ignore[reportArgumentType]
