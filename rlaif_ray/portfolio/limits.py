@@ -21,7 +21,7 @@ weight is within [-1, 1] again (or within what was asked for).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,12 @@ class Limits:
         return np.array([name, most[0], threshold, *most[1:], *risks, self.cooldown_bars, 1.0 - self.cvar_alpha, bars_per_year])
 
 
+def sector_numbers(symbols: Sequence[str], sectors: Mapping[str, str]) -> tuple[int, ...]:
+    """(A,) number of each name's sector, -1 for a name in no sector; empty where no name is in any."""
+    known = {sector: k for k, sector in enumerate(sorted({sectors[s] for s in symbols if sectors.get(s)}))}
+    return tuple(known.get(sectors.get(s, ""), -1) for s in symbols) if known else ()
+
+
 @dataclass(frozen=True, eq=False)
 class Controls:
     """`Limits` over one market: N paths, each with one row of a state (N,S) float64. Picklable; `arrays` feed compiled callers."""
@@ -102,8 +108,8 @@ class Controls:
         of turbulence.
         """
         t, a = cube.close.shape
-        known = {name: k for k, name in enumerate(sorted({sectors[s] for s in cube.symbols if sectors.get(s)}))}
-        if limits.max_sector < 1 and sectors and not known:
+        numbers = sector_numbers(cube.symbols, sectors)
+        if limits.max_sector < 1 and sectors and not numbers:
             seen = f"none of the {a} symbols ({cube.symbols[0]} is the first) is among the {len(sectors)} whose sectors are given"
             raise DataError(f"{seen}; expected a sector by symbol, or none at all: name these, or switch the sector cap off (max_sector 1)")
         days = (cube.times - np.timedelta64(1, "us")).astype("datetime64[D]")
@@ -114,8 +120,8 @@ class Controls:
             bars[:, READING] = turbulence(np.ascontiguousarray(total_returns(cube).T), TURBULENCE_BARS)[0]
             threshold = _threshold(bars[:, READING], limits.turbulence, fit_rows)
         returns = _complete(total_returns(cube)) if limits.var > 0 else np.empty((0, a))
-        codes = np.array([known.get(sectors.get(s, ""), -1) for s in cube.symbols], np.int64)
-        return cls(limits, cube.symbols, cube.known_at, limits.terms(a, threshold, cube.bars_per_year), bars, codes, returns)
+        codes, terms = np.array(numbers or a * (-1,), np.int64), limits.terms(a, threshold, cube.bars_per_year)
+        return cls(limits, cube.symbols, cube.known_at, terms, bars, codes, returns)
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

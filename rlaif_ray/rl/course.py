@@ -9,10 +9,10 @@ from typing import Any
 from rlaif_ray.core import Cube, ForecastTable, OpinionTable
 from rlaif_ray.execution.terms import Terms
 from rlaif_ray.folds import Fold
-from rlaif_ray.portfolio.limits import Controls
+from rlaif_ray.portfolio.limits import Controls, sector_numbers
 from rlaif_ray.rl.env import Track
 from rlaif_ray.rl.observation import Recipe
-from rlaif_ray.rl.projection import ActionSet, sector_numbers
+from rlaif_ray.rl.projection import ActionSet
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from rlaif_ray.core import POLICY_FILE, Decision, MarketView
 from rlaif_ray.errors import CheckpointError
+from rlaif_ray.portfolio.limits import sector_numbers
 from rlaif_ray.rl.direct_network import DirectNetwork, choose
 from rlaif_ray.rl.observation import PORTFOLIO, Layout, Recipe
-from rlaif_ray.rl.projection import ActionSet, sector_numbers
+from rlaif_ray.rl.projection import ActionSet
 from rlaif_ray.rl.reason import tilts, too_few
 
 

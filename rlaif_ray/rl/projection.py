@@ -7,7 +7,6 @@ allowed stays as it is, so that scores reach the whole set, every corner of it t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,12 +86,6 @@ class ActionSet:
         if self.sectors and len(self.sectors) != assets:
             raise ConfigError(f"there are sectors of {len(self.sectors)} assets; expected those of all {assets}")
         return np.array(self.sectors, np.int64)
-
-
-def sector_numbers(symbols: Sequence[str], sectors: Mapping[str, str]) -> tuple[int, ...]:
-    """(A,) as `ActionSet` takes them, -1 for a name in no sector; empty where no name is in any."""
-    known = {sector: k for k, sector in enumerate(sorted({sectors[s] for s in symbols if sectors.get(s)}))}
-    return tuple(known.get(sectors.get(s, ""), -1) for s in symbols) if known else ()
 
 
 @njit(error_model="numpy")

@@ -11,8 +11,8 @@ from rlaif_ray.errors import ConfigError, DataError, ExecutionError
 from rlaif_ray.execution.caps import apply_cap
 from rlaif_ray.portfolio import risk
 from rlaif_ray.portfolio.limit_rules import CONTROLS, EQUITY, EXPOSURE, LOSSES, PEAK, cap_names
-from rlaif_ray.portfolio.limits import TURBULENCE_BARS, Controls, Limits
-from rlaif_ray.rl.projection import ActionSet, sector_numbers
+from rlaif_ray.portfolio.limits import TURBULENCE_BARS, Controls, Limits, sector_numbers
+from rlaif_ray.rl.projection import ActionSet
 from tests.markets import daily
 
 EVERYTHING = Limits(0.3, 0.5, 0.15, 5, 0.02, 0.03, 0.9, 0.15, 0.02, 0.9, 0.02)

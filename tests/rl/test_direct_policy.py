@@ -13,13 +13,13 @@ from rlaif_ray.errors import CheckpointError, ConfigError, MissingDataError
 from rlaif_ray.execution.costs import CostModel
 from rlaif_ray.execution.simulator import Accounts, Market, step
 from rlaif_ray.execution.terms import Terms
-from rlaif_ray.portfolio.limits import Limits
+from rlaif_ray.portfolio.limits import Limits, sector_numbers
 from rlaif_ray.rl.direct_network import Choice, DirectNetwork, choose
 from rlaif_ray.rl.direct_policy import DirectPolicy
 from rlaif_ray.rl.direct_training import excess_utility, judge
 from rlaif_ray.rl.env import Track
 from rlaif_ray.rl.observation import Recipe
-from rlaif_ray.rl.projection import ActionSet, sector_numbers
+from rlaif_ray.rl.projection import ActionSet
 from rlaif_ray.strategies import EqualWeight
 from tests.laws import assert_apply, random_cube
 from tests.markets import daily
