@@ -58,7 +58,7 @@ def stepped(market: Market, starts: np.ndarray, targets: np.ndarray) -> np.ndarr
 
 
 class NumpyMarket:
-    """The simulator's rules, but for whole shares and the bound on the cost of a sale, over arrays of assets: what one would write without a compiler."""
+    """The simulator's rules, but for whole shares and the bound on a sale's cost, over arrays: what one would write without a compiler."""
 
     def __init__(self, market: Market, costs: CostModel = COSTS, account: AccountRules = ACCOUNT) -> None:
         self.market, self.costs, self.account = market, costs, account
