@@ -586,6 +586,9 @@ class Trip:
     limit: float
 
 
+RUIN = 1e-3  # growth on a bar that loses all, wherever growth is told
+
+
 @dataclass(frozen=True, eq=False)
 class Episode:
     """A path through the market. Row k holds the bar that ends at times[k], after a fill of the decision one bar before."""
@@ -606,8 +609,8 @@ class Episode:
 
     @property
     def equity(self) -> np.ndarray:
-        """(T,) growth of 1."""
-        return np.cumprod(1.0 + self.returns)
+        """(T,) growth of 1. Whoever loses all that he has, or more, is left with `RUIN` of it: nothing grows from 0."""
+        return np.cumprod(np.maximum(1.0 + self.returns, RUIN))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from rlaif_ray.backtest.engine import as_weights, concatenate, controls_of, deci
 from rlaif_ray.backtest.episodes import read_episode
 from rlaif_ray.backtest.gate import LADDER_BPS, Case, Verdict, judge
 from rlaif_ray.backtest.on_ray import STRONG, read_targets, walked_policies
+from rlaif_ray.backtest.significance import log_growth
 from rlaif_ray.core import Cube, Episode, canonical_json
 from rlaif_ray.data.cube import Dataset
 from rlaif_ray.data.events import total_returns
@@ -137,7 +138,7 @@ def _paths(run: Run, cube: Cube, terms: Terms, walks: Mapping[str, Mapping[str, 
         ray.put(cube), slice(first, last), run.config.forecast, embargo=run.config.backtest.embargo_bars, terms=terms,
         seed=seed_for(run.config.seed, "gate/paths"),
     )  # fmt: skip
-    excess = np.log1p(found.optimiser) - np.log1p(found.equal_weight)
+    excess = log_growth(found.optimiser) - log_growth(found.equal_weight)
     year = np.sqrt(cube.bars_per_year)
     return {
         "its return": year * found.optimiser.mean(axis=1) / found.optimiser.std(axis=1, ddof=1),
@@ -176,9 +177,9 @@ def _walks(run: Path, models: FoldModels) -> dict[str, Walk]:
 
 def _searched(tried: Tried, whole: Mapping[str, Episode], name: str) -> dict[str, Any]:
     """Log excess of everything tried over each benchmark, and where the policy stands among them."""
-    rivals = {BENCHMARK: np.log1p(tried.benchmark)}
+    rivals = {BENCHMARK: log_growth(tried.benchmark)}
     if (strong := f"{STRONG}_optimiser") in whole and strong != name:
-        rivals[strong] = np.log1p(whole[strong].returns)[:, None]
+        rivals[strong] = log_growth(whole[strong].returns)[:, None]
     same = np.flatnonzero((tried.net == whole[name].returns[:, None]).all(axis=0))
     if not len(same):
         raise DataError(
@@ -188,7 +189,7 @@ def _searched(tried: Tried, whole: Mapping[str, Episode], name: str) -> dict[str
     own = int(same[0])
     over, column = {}, {}
     for rival, returns in rivals.items():
-        excess = np.log1p(tried.net) - returns
+        excess = log_growth(tried.net) - returns
         differs = np.ptp(excess, axis=0) > SAME  # the rival is not tried against himself
         over[rival], column[rival] = excess[:, differs], int(differs[:own].sum())
     return {"tried": over, "column": column, "trials": over[BENCHMARK].shape[1] + tried.left_out}
@@ -197,7 +198,7 @@ def _searched(tried: Tried, whole: Mapping[str, Episode], name: str) -> dict[str
 def _seeds(tried: Tried, family: str) -> dict[int, np.ndarray]:
     """Excess of the learned policy under each seed that this configuration was tried with."""
     same = [k for k, (name, of) in enumerate(zip(tried.names, tried.families, strict=True)) if of == family and not tried.baseline[k]]
-    return {tried.seeds[k]: np.log1p(tried.net[:, k]) - np.log1p(tried.benchmark[:, k]) for k in same}
+    return {tried.seeds[k]: log_growth(tried.net[:, k]) - log_growth(tried.benchmark[:, k]) for k in same}
 
 
 def _stressed(
@@ -219,7 +220,7 @@ def _stressed(
     ) -> np.ndarray:  # fmt: skip
         changed = [w.targets if change is None else change(w) for w in blocks]
         parts = zip(markets or [market] * len(blocks), blocks, changed, strict=True)
-        return np.concatenate([np.log1p(stress.replay(m, w.rows, targets, terms)) for m, w, targets in parts])
+        return np.concatenate([log_growth(stress.replay(m, w.rows, targets, terms)) for m, w, targets in parts])
 
     at_cost = {bps: replace(terms, costs=CostModel(slippage=bps / 1e4, borrow=terms.costs.borrow)) for bps in LADDER_BPS}
     for name, blocks in of_equal.items():

@@ -17,6 +17,7 @@ from rlaif_ray.backtest.significance import (
     deviation,
     draw_runs,
     log_excess,
+    log_growth,
     percentile_interval,
     resampled_moments,
     resampled_sums,
@@ -90,7 +91,7 @@ def _own(episode: Episode, bars_per_year: float, resamples: int, seed: int) -> t
         return np.full(len(OWN), np.nan), nothing
     mean, gains = returns.mean(), np.maximum(returns, 0.0)
     columns = np.stack([
-        (returns - mean) ** 2, np.log1p(returns), gains, gains - returns, np.minimum(returns, 0.0) ** 2, returns > 0, episode.turnover,
+        (returns - mean) ** 2, log_growth(returns), gains, gains - returns, np.minimum(returns, 0.0) ** 2, returns > 0, episode.turnover,
         episode.costs,
     ], axis=1)  # fmt: skip
     rank, ranked = np.argsort(np.argsort(returns, kind="stable"), kind="stable"), np.sort(returns)
@@ -151,7 +152,7 @@ def _beyond_beta(
     if bars:
         value = _intercept(columns.sum(axis=0)[None], bars)
     if bars >= MIN_BARS:
-        block = block_length(np.log1p(returns) - np.log1p(market))
+        block = block_length(log_growth(returns) - log_growth(market))
         drawn = _intercept(resampled_sums(columns, block, resamples=resamples, seed=seed), bars)
     return {"beta_neutral_excess": _row(float(value[0]) * bars_per_year, drawn * bars_per_year)}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import float64, int64, njit, types
 
+from rlaif_ray.core import RUIN
 from rlaif_ray.errors import DataError
 
 LEVEL = 0.95
@@ -49,14 +50,19 @@ def edge(returns: np.ndarray, benchmark_returns: np.ndarray, *, resamples: int =
 
 
 def log_excess(returns: np.ndarray, benchmark_returns: np.ndarray) -> np.ndarray:
-    """(T,) log return over the benchmark; `DataError` where the two do not match or are no returns."""
+    """(T,) log return over the benchmark; `DataError` where the two do not match or are not finite."""
     r, b = (np.ascontiguousarray(x, np.float64) for x in (returns, benchmark_returns))
     if r.shape != b.shape or r.ndim != 1:
         raise DataError(f"returns {r.shape} against a benchmark of {b.shape}; expected the same bars")
     for name, x in (("returns", r), ("benchmark", b)):
-        if not (np.isfinite(x) & (x > -1)).all():
-            raise DataError(f"{name} hold {x[~(np.isfinite(x) & (x > -1))][0]}; expected finite simple returns above -1")
-    return np.log1p(r) - np.log1p(b)
+        if not np.isfinite(x).all():
+            raise DataError(f"{name} hold {x[~np.isfinite(x)][0]}; expected finite simple returns")
+    return log_growth(r) - log_growth(b)
+
+
+def log_growth(returns: np.ndarray) -> np.ndarray:
+    """Log of 1 plus simple returns of any shape, of which one that loses all, or more, leaves `RUIN`."""
+    return np.log1p(np.maximum(returns, RUIN - 1.0))
 
 
 def block_length(series: np.ndarray) -> float:

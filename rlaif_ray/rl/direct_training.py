@@ -21,6 +21,7 @@ from numba import boolean, float32, float64, njit, types
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from rlaif_ray.core import RUIN
 from rlaif_ray.errors import ModelError
 from rlaif_ray.execution.caps import effective_cap
 from rlaif_ray.rl.differentiable_market import Account, DifferentiableMarket
@@ -28,7 +29,7 @@ from rlaif_ray.rl.direct_network import DirectNetwork, choose
 from rlaif_ray.rl.env import PortfolioVectorEnv, Track, check_room
 from rlaif_ray.rl.observation import PORTFOLIO, write_portfolio
 from rlaif_ray.rl.projection import ActionSet
-from rlaif_ray.rl.rewards import PARTS, RUIN, remember
+from rlaif_ray.rl.rewards import PARTS, remember
 
 Utility = Callable[[Tensor, Tensor], Tensor]  # net simple returns (N,), log returns of equal weight (N,) -> (N,), about percents
 
@@ -51,7 +52,7 @@ class Trained(NamedTuple):
 def excess_utility(risk_aversion: float) -> Utility:
     """x - risk_aversion/2 x^2 of the log return x over equal weight, in percent: the one-bar mean-variance utility of beating it.
 
-    A bar on which a path ends counts as one that has lost all but `rewards.RUIN`.
+    A bar on which a path ends counts as one that has lost all but `RUIN`.
     """
 
     def utility(net: Tensor, benchmark: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float32, float64, int64, njit, types
 
+from rlaif_ray.core import RUIN
 from rlaif_ray.execution.account import fits
 from rlaif_ray.execution.kernel import BOOK, LAST, LINE, TABLE, simulate_bar
 from rlaif_ray.portfolio.limit_rules import CONTROLS as NAMES
 from rlaif_ray.portfolio.limit_rules import admit_path, observe_path
 from rlaif_ray.rl.observation import CLIP, OWN, write_portfolio
 from rlaif_ray.rl.projection import project
-from rlaif_ray.rl.rewards import EXCESS, LOG_RETURN, PARTS, RUIN, STATES, TURNOVER, remember
+from rlaif_ray.rl.rewards import EXCESS, LOG_RETURN, PARTS, STATES, TURNOVER, remember
 
 CASH, MULTIPLIER, STATE = range(3)  # of `money` (N, 2+S+C): USD; what this episode's costs are multiplied by; the state of `rewards`
 CONTROLS = STATE + STATES  # and that of the risk controls, where there are any

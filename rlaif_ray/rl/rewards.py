@@ -29,7 +29,6 @@ Learned = Callable[[np.ndarray, np.ndarray], np.ndarray]  # parts (N,K), net ret
 SINGLE = {"log_return": LOG_RETURN, "differential_sharpe": SHARPE, "differential_sortino": SORTINO, "drawdown": DRAWDOWN}
 BLEND = {LOG_RETURN: 0.4, SHARPE: 0.3, DRAWDOWN: -0.2, TURNOVER: -0.1}  # of the weighted kinds
 LEAST = 0.25  # share of the usual volatility below which a ratio divides by no less: a path in cash has none
-RUIN = 1e-3  # a path that ends counts as having lost all but this
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,16 @@ def test_cvar_is_the_mean_of_the_worst_twentieth():
     assert values(episode(np.random.default_rng(0).permutation(returns[:21])))["cvar_95"] == pytest.approx(returns[:2].mean())
 
 
+def test_who_loses_more_than_all_is_left_with_a_thousandth_of_it():
+    ruined, even = episode([0.1, -1.5] + 30 * [0.0]), episode([0.0] * 32, policy="equal_weight")
+    got = values(ruined, even)
+    assert ruined.equity[-1] == pytest.approx(0.0011)
+    assert got["total_return"] == pytest.approx(0.0011 - 1)
+    assert got["max_drawdown"] == pytest.approx(0.001 - 1)
+    assert got["excess_log_return"] == pytest.approx(np.log(0.0011) / 32)
+    assert edge(ruined.returns, even.returns, seed=0).value == pytest.approx(np.log(0.0011) / 32)
+
+
 def test_excess_over_the_benchmark():
     got = values(episode([0.10, 0.20, 0.0]), episode([0.05, 0.05, 0.05], policy="equal_weight"))
     excess = np.log([1.10, 1.20, 1.0]) - np.log(1.05)

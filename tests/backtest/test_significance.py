@@ -117,7 +117,7 @@ def test_an_edge_that_cannot_be_said_is_not_claimed():
     assert not few.claim
     none = edge(np.array([]), np.array([]), seed=0)
     assert np.isnan([none.value, none.low, none.high]).all()
-    for r, b in ((same, same[:5]), (np.full(100, np.nan), same), (same, np.full(100, -1.0))):
+    for r, b in ((same, same[:5]), (np.full(100, np.nan), same), (same, np.full(100, np.inf))):
         with pytest.raises(DataError):
             edge(r, b, seed=0)
 
