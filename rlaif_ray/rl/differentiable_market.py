@@ -161,15 +161,16 @@ class DifferentiableMarket:
         notional = trades * at["fill"]  # USD at the price that this path has not moved
         size = notional.abs()
         usd, signed = (size * factor, notional * factor) if costs.permanent else (size, notional)
-        cost = usd * costs.rate
-        if costs.impact:
-            cost = torch.addcmul(cost, usd * at["impact"], (size + _TINY).sqrt_())
+        share: Tensor | float = costs.rate  # of the notional
         if costs.temporary:
-            cost = torch.addcmul(cost, usd * at["temporary"], size)
+            share = size * at["temporary"] + share
+        if costs.impact:
+            share = ((size + _TINY).sqrt() * at["impact"]).add_(share)
+        cost = usd * share
         if costs.permanent:  # p ((exp(k q) - 1) / k - q) with k q the path, and p / k the unit at the price not moved
             path = trades * at["path"]
             grown = path.expm1()
-            cost, growth = torch.addcmul(cost, (grown - path).mul_(at["unit"]), factor), grown + 1.0
+            cost, growth = ((grown - path).mul_(at["unit"]) * factor).add_(cost), grown + 1.0
         bought, purchase_cost = signed.clamp(min=0.0).sum(1), (cost * trades.detach().sign().clamp_(min=0.0)).sum(1)
         return _Fills(bought - signed.sum(1), bought, cost.sum(1) - purchase_cost, purchase_cost, growth)
 
