@@ -36,7 +36,7 @@ def render(result: Mapping[str, Any], verdicts: Mapping[str, Verdict], path: Pat
     return write_page(
         path, "validation.html.j2", title="rlaif_ray: the gate", subtitle=subtitle(result),
         promoted=bool(promoted), headline=_headline(promoted), columns=COLUMNS, rows=[_row(n, v, result) for n, v in verdicts.items()],
-        trials=f"{first.tests[0].trials} tried series on these bars, {first.diagnostics.effective_trials:.0f} of them independent; "
+        trials=f"{first.tests[0].trials} series tried, worth {first.diagnostics.effective_trials:.0f} independent ones; "
         f"a search without skill is promoted once in {round(1 / LEVEL)} at most.",
         legend=[{"label": n, "css": css[n]} for n in verdicts],
         ladder_chart=charts.steps([f"{bps} bps" for bps in first.diagnostics.ladder], ladder, title="Excess a year by cost of one side"),

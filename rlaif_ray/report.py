@@ -77,7 +77,8 @@ def verdict(result: Mapping[str, Any]) -> dict[str, Any]:
     headline = f"{does.format(name)} equal weight of the same names after costs."
     worth = edge["detectable_annual"]
     shown = "" if worth is None else f" {number(worth, 'percent')} a year would have shown four times in five."
-    return {"claim": bool(edge["claim"]), "headline": headline, "detail": f"{detail} in {len(result['folds'])} folds.{shown}"}
+    judge = " What else was tried is not counted here: `rlaif validate` brings it before the gate." if edge["claim"] else ""
+    return {"claim": bool(edge["claim"]), "headline": headline, "detail": f"{detail} in {len(result['folds'])} folds.{shown}{judge}"}
 
 
 def _bars(result: Mapping[str, Any]) -> str:
@@ -134,6 +135,7 @@ def _policy_tables(result: Mapping[str, Any], policies: Sequence[str], css: Mapp
         + (f", and square-root impact of {traded['impact']['impact']:.3g} bar volatilities" if traded["impact"]["impact"] else "")
         + (f". Who is short pays {traded['borrow_bps_a_day']:g} bps a day for it" if traded["account"]["long_short"] else "")
         + f". No name is given more than {100 * traded['max_weight']:.3g}% of equity."
+        + (" Each test block starts from cash, and so do its controls: none sees a fall across two." if len(result["folds"]) > 1 else "")
     )
     return {
         "edge_chart": charts.intervals(rows, title="Excess log return a year over equal weight"),
@@ -230,19 +232,20 @@ def _holdings(result: Mapping[str, Any]) -> dict[str, Any]:
     top, rest = order[:8], weights[:, order[8:]]
     layers = [Series(held["symbols"][j], f"c{k}", weights[:, j]) for k, j in enumerate(top)]
     # Longs and shorts of the others do not cancel: both are held.
-    layers += [Series("all others", "c9", side.sum(axis=1)) for side in (np.maximum(rest, 0.0), np.minimum(rest, 0.0))]
+    sides = (np.maximum(rest, 0.0), np.minimum(rest, 0.0)) if rest.any() else ()
+    layers += [Series("all others", "c9", side.sum(axis=1)) for side in sides]
     decision = result["decision"]
     rows = [
         {
             "symbol": p["symbol"], "weight": number(p["target_weight"], "percent"),
             "p_up": number(next((v["p_up"] for v in p["votes"] if v["author"] == "manager"), None), "plain3"),
-            "claims": "; ".join(c for v in p["votes"] if v["author"] != "manager" for c in v["claims"]),
+            "claims": " · ".join(c for v in p["votes"] if v["author"] != "manager" for c in v["claims"]),
         }
         for p in sorted(decision["predictions"], key=lambda p: -abs(p["target_weight"]))[:12]
     ]  # fmt: skip
     return {
         "holdings_chart": charts.stacked(result["curves"]["times"], layers, title=f"Weights held by {result['policy']}"),
-        "holdings_legend": [{"label": s.label, "css": s.css} for s in layers[:-1]],
+        "holdings_legend": [{"label": s.label, "css": s.css} for s in layers[: len(top) + bool(sides)]],
         "decision_reason": f"Decision of {decision['model']} at {decision['as_of']}: {decision['reason']}", "decision_rows": rows,
     }  # fmt: skip
 

@@ -223,12 +223,12 @@ class Run:
     def write_result(self, result: dict[str, Any]) -> Path:
         """result.json: the caller puts in only what follows from config, data content and seed.
 
-        Where the run lies in the default place, `runs/latest` now points to it.
+        Where a pipeline's run lies in the default place, `runs/latest` now points to it: what is served, validated and tracked.
         """
         file = self.path / "result.json"
         write_atomically(file, canonical_json(result))
         folder = self.path.resolve()
-        if folder.parent == RUNS.resolve():
+        if self.verb == "pipeline" and folder.parent == RUNS.resolve():
             link = RUNS / f".{uuid.uuid4().hex}.partial"
             link.symlink_to(folder.name)
             os.replace(link, RUNS / "latest")

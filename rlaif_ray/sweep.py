@@ -37,6 +37,7 @@ def run_sweep(config: Config, run_dir: str | None = None, resume: str | None = N
     """
     with Run.resume(resume, "sweep") if resume is not None else Run.create("sweep", config, run_dir) as run:
         config = run.config
+        candidates(config.sweep.space, config.rl.direct)
         ray_runtime.attach()
         dataset, ingested = dataset_of(run)
         cube, ledger = dataset.cube(), TrialLedger(config.lake.uri)

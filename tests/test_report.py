@@ -52,7 +52,7 @@ def test_the_page_of_a_long_short_book_shows_both_sides(tiny_run: Path, tmp_path
     page = report.render(result, tmp_path / "report.html", trials=1).read_text()
     chart = page[page.index("What the model held") :]
     legend = re.findall(r'<span class="key c\d"></span>(.*?)</span>', chart)
-    assert legend == [symbols[1], symbols[0], symbols[3], symbols[2], symbols[4], "all others"]
+    assert legend == [symbols[1], symbols[0], symbols[3], symbols[2], symbols[4]]
     assert re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>", chart)[:3] == [
         (symbols[1], "90.0%"), (symbols[0], "-70.0%"), (symbols[3], "-20.0%")
     ]  # fmt: skip

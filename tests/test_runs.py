@@ -157,6 +157,13 @@ def test_default_directories_are_new(tmp_path, monkeypatch):
     assert Run.open("runs/latest").read_result() == {"n": 2}
 
 
+def test_the_latest_run_is_a_pipelines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Run.create("pipeline", Config()).write_result({"n": 1})
+    Run.create("sweep", Config()).write_result({"n": 2})
+    assert Run.open("runs/latest").read_result() == {"n": 1}
+
+
 def test_resuming_by_the_link_to_the_latest_run_keeps_the_link(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = Run.create("pipeline", Config())

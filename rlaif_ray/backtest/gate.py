@@ -141,8 +141,9 @@ def _a_year(case: Case, excess: np.ndarray) -> float:
 
 def _test(case: Case, benchmark: str, found: Superiority) -> Test:
     own = case.column[benchmark]
-    p_value = found.p_values[own]
-    return Test(benchmark, own in found.superior, _a_year(case, _own(case, benchmark)), p_value, found.critical, found.trials)
+    p_value, elsewhere = found.p_values[own], case.trials - case.tried["equal_weight"].shape[1]  # trials that left no returns on these bars
+    value, trials = _a_year(case, _own(case, benchmark)), found.trials + max(0, elsewhere)
+    return Test(benchmark, own in found.superior, value, p_value, found.critical, trials)
 
 
 def vetoes(case: Case) -> tuple[Veto, ...]:

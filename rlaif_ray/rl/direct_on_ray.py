@@ -93,26 +93,26 @@ def _train_members(config: dict[str, Any]) -> None:
     ray.train.report({"members": section.members})
 
 
-def candidates(space: Mapping[str, Sequence[Any]], section: Direct, rows: int) -> dict[str, list[Any]]:
+def candidates(space: Mapping[str, Sequence[Any]], section: Direct, rows: int | None = None) -> dict[str, list[Any]]:
     """The values of a space as `section` would hold them.
 
     Parameters
     ----------
-    rows : rows that a trial learns on.
+    rows : rows that a trial learns on; None: not known yet.
 
     Raises `ConfigError` for a knob that there is not, and for a value that it cannot have.
     """
     fine: dict[str, list[Any]] = {}
     for knob, values in space.items():
         if knob not in Direct.model_fields:
-            raise ConfigError(f"the sweep is over {knob!r}; expected knobs of rl.direct.{did_you_mean(knob, Direct.model_fields)}")
+            known = ", ".join(Direct.model_fields)
+            raise ConfigError(f"the sweep is over {knob!r}; expected knobs of rl.direct: {known}.{did_you_mean(knob, Direct.model_fields)}")
         if not values:
             raise ConfigError(f"--sweep.space.{knob} is empty; expected values to choose from, or leave it out")
         fine[knob] = [_candidate(knob, value, section) for value in values]
-    for bars in fine.get("horizon_bars", []):
-        check_room(rows, bars, "sweep.space.horizon_bars")
-    if "horizon_bars" not in fine:
-        check_room(rows, section.horizon_bars, HORIZON)
+    knob = "sweep.space.horizon_bars" if "horizon_bars" in fine else HORIZON
+    if rows is not None:
+        check_room(rows, max(fine.get("horizon_bars", [section.horizon_bars])), knob)
     return fine
 
 

@@ -35,8 +35,8 @@ def tilts(
     layout = Layout(len(symbols), len(names))
     pushes, values = (layout.split(x)[0][0, :, : layout.fields].numpy() for x in ((slope * seen).detach(), seen.detach()))
     parts = []
-    for word, asset, sign in (("over", top, 1.0), ("under", bottom, -1.0)):
+    for word, asset in (("over", top), ("under", bottom)):
         strongest = [k for k in np.argsort(-pushes[asset], kind="stable")[:3] if pushes[asset, k] > 0]
         fields = ", ".join(f"{names[k]} {values[asset, k]:+.1f}sd" for k in strongest)
-        parts.append(f"{symbols[asset]} {sign * abs(tilt[asset]):+.1%} {word} {against}" + (f" ({fields})" if fields else ""))
+        parts.append(f"{symbols[asset]} {abs(tilt[asset]):.1%} {word} {against}" + (f" ({fields})" if fields else ""))
     return parts

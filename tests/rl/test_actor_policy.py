@@ -75,7 +75,7 @@ def test_reason_gives_the_names_and_what_pushed_them() -> None:
     cube = random_cube(np.random.default_rng(4), 120, 5)
     decision = walk(policy(cube), cube)[1][0]
     top = max(decision.weights, key=decision.weights.__getitem__)
-    assert decision.reason.startswith(f"{top} +") and "over equal weight" in decision.reason and "under equal weight" in decision.reason
+    assert decision.reason.startswith(f"{top} ") and "over equal weight" in decision.reason and "under equal weight" in decision.reason
     assert "sd" in decision.reason and ("x0" in decision.reason or "x1" in decision.reason)
 
 

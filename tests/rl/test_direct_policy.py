@@ -195,7 +195,7 @@ def test_decisions_do_not_see_the_future() -> None:
 def test_reason_gives_the_names_and_what_pushed_them() -> None:
     decision = walk(policy(random_cube(np.random.default_rng(4), 120, 5)), random_cube(np.random.default_rng(4), 120, 5))[1][5]
     top = max(decision.weights, key=decision.weights.__getitem__)
-    assert decision.reason.startswith("trades ") and f"; {top} +" in decision.reason
+    assert decision.reason.startswith("trades ") and f"; {top} " in decision.reason
     assert "over equal weight" in decision.reason and "under equal weight" in decision.reason
     assert "sd" in decision.reason and ("x0" in decision.reason or "x1" in decision.reason)
 
