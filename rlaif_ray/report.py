@@ -77,7 +77,7 @@ def verdict(result: Mapping[str, Any]) -> dict[str, Any]:
     headline = f"{does.format(name)} equal weight of the same names after costs."
     worth = edge["detectable_annual"]
     shown = "" if worth is None else f" {number(worth, 'percent')} a year would have shown four times in five."
-    judge = " What else was tried is not counted here: `rlaif validate` brings it before the gate." if edge["claim"] else ""
+    judge = " What else was tried is not counted here: rlaif validate brings it before the gate." if edge["claim"] else ""
     return {"claim": bool(edge["claim"]), "headline": headline, "detail": f"{detail} in {len(result['folds'])} folds.{shown}{judge}"}
 
 
